@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vmtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/internal/vmtest/guest"
+)
+
+const initPackage = "github.com/bluefield-go/bmc-rshim/internal/vmtest/cmd/guestinit"
+
+// moduleRoot returns the directory of go.mod.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	mod := strings.TrimSpace(string(out))
+	if mod == "" || mod == os.DevNull {
+		return "", fmt.Errorf("vmtest: not in a Go module")
+	}
+	return filepath.Dir(mod), nil
+}
+
+// build compiles init, the commands and the tests, and writes down what the guest shall do with them.
+func (l *launch) build(ctx context.Context) error {
+	select {
+	case buildMu <- struct{}{}:
+		defer func() { <-buildMu }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for _, d := range []string{"bin", "out"} {
+		if err := os.Mkdir(l.path(d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := l.goTool(ctx, false, "build", "-ldflags=-s -w", "-o", l.path("init"), initPackage); err != nil {
+		return err
+	}
+	for _, cmd := range l.job.Cmds {
+		if err := l.goTool(ctx, false, "build", "-trimpath", "-ldflags=-s -w", "-o", l.path("bin", path.Base(cmd)), cmd); err != nil {
+			return err
+		}
+	}
+	for i, p := range l.job.Tests {
+		name := strconv.Itoa(i) + "-" + path.Base(p.Path) + ".test"
+		if err := l.goTool(ctx, p.Cgo, "test", "-c", "-tags", p.Tags, "-o", l.path("bin", name), p.Path); err != nil {
+			return err
+		}
+		if _, err := os.Stat(l.path("bin", name)); err != nil {
+			return fmt.Errorf("vmtest: %s has no tests", p.Path)
+		}
+		dir, err := l.packageDir(p)
+		if err != nil {
+			return err
+		}
+		timeout := defaultTo(p.Timeout, 2*time.Minute)
+		args := []string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + timeout.String()}
+		l.guest.Runs = append(l.guest.Runs, guest.Run{
+			Path:    guest.Dir + "/bin/" + name,
+			Args:    append(args, p.Args...),
+			Dir:     dir,
+			Timeout: timeout + 10*time.Second, // the test binary's own timeout comes first
+		})
+	}
+	l.guest.Lane = string(l.machine.Lane)
+	l.guest.Now = time.Now()
+	l.guest.Deadline = l.machine.Deadline
+	l.guest.Env = l.job.Env
+	return nil
+}
+
+// packageDir is the package's directory in the guest: tests run in it, for the sake of testdata.
+func (l *launch) packageDir(p Package) (string, error) {
+	rel := path.Clean(p.Path)
+	if !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("vmtest: %s: give the package's path from the module's root, as in ./rshim", p.Path)
+	}
+	if l.machine.Lane == UML {
+		return filepath.Join(l.root, rel), nil
+	}
+	return path.Join(guest.Dir, "src", rel), nil
+}
+
+func (l *launch) goTool(ctx context.Context, cgo bool, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = l.root
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOFLAGS=")
+	switch {
+	case l.machine.Lane == AST2600:
+		cmd.Env = append(cmd.Env, "GOARCH=arm", "GOARM=7", "CGO_ENABLED=0")
+	case cgo:
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+	default:
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}

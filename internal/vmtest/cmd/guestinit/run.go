@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bluefield-go/bmc-rshim/internal/vmtest/guest"
+)
+
+// reporter writes events, one line of JSON each, to the event port.
+type reporter struct {
+	mu  sync.Mutex
+	tty *os.File
+	enc *json.Encoder
+}
+
+func openReporter() (*reporter, error) {
+	tty, err := os.OpenFile(guest.EventPort, os.O_WRONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	fd := int(tty.Fd())
+	tio, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", guest.EventPort, err)
+	}
+	tio.Oflag &^= unix.OPOST
+	tio.Cflag = tio.Cflag&^unix.CBAUD | unix.B115200 | unix.CLOCAL
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, tio); err != nil {
+		return nil, fmt.Errorf("%s: %w", guest.EventPort, err)
+	}
+	return &reporter{tty: tty, enc: json.NewEncoder(tty)}, nil
+}
+
+func (r *reporter) send(e guest.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.enc.Encode(e); err != nil {
+		fmt.Fprintln(os.Stderr, "guestinit:", err)
+	}
+}
+
+// drain waits until the line has taken everything.
+func (r *reporter) drain() {
+	if err := unix.IoctlSetInt(int(r.tty.Fd()), unix.TCSBRK, 1); err != nil {
+		fmt.Fprintln(os.Stderr, "guestinit: drain:", err)
+	}
+}
+
+// runOne runs one program and reports its output and end. What it leaves behind is killed, so that no run can
+// disturb the next one.
+func runOne(events *reporter, index int, r guest.Run, env []string) error {
+	events.send(guest.Event{Kind: guest.Start, Run: index})
+	begin := time.Now()
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer pr.Close()
+	cmd := exec.Command(r.Path, r.Args...)
+	cmd.Dir, cmd.Env = r.Dir, env
+	cmd.Stdout, cmd.Stderr = pw, pw
+	err = cmd.Start()
+	pw.Close()
+	if err != nil {
+		events.send(guest.Event{Kind: guest.Exit, Run: index, Code: -1, Text: err.Error()})
+		return nil
+	}
+
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		buf := make([]byte, 4096)
+		for {
+			n, err := pr.Read(buf)
+			if n > 0 {
+				events.send(guest.Event{Kind: guest.Output, Run: index, Data: buf[:n]})
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+
+	waited := make(chan error, 1)
+	go func() { waited <- cmd.Wait() }()
+	var note string
+	timeout := time.NewTimer(r.Timeout)
+	defer timeout.Stop()
+	select {
+	case err = <-waited:
+	case <-timeout.C:
+		note = fmt.Sprintf("killed after %v", r.Timeout)
+		cmd.Process.Signal(unix.SIGQUIT)
+		select {
+		case err = <-waited:
+		case <-time.After(5 * time.Second):
+			cmd.Process.Kill()
+			err = <-waited
+		}
+	}
+	// From process 1 this reaches every process but itself; they hold the pipe's other end.
+	unix.Kill(-1, unix.SIGKILL)
+	pr.SetReadDeadline(time.Now().Add(5 * time.Second)) // unless one is stuck in the kernel
+	<-copied
+	reap()
+
+	code := cmd.ProcessState.ExitCode()
+	var exit *exec.ExitError
+	if code < 0 && note == "" && errors.As(err, &exit) {
+		note = exit.String()
+	}
+	events.send(guest.Event{Kind: guest.Exit, Run: index, Code: code, Text: note, Elapsed: time.Since(begin)})
+	return nil
+}
+
+// reap collects what runOne has killed; a process stuck in the kernel is left to its fate.
+func reap() {
+	for range 100 {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.ECHILD):
+			return
+		case pid <= 0:
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bluefield-go/bmc-rshim/internal/vmtest/guest"
+)
+
+func mount(source, target, fstype string, flags uintptr, data string) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, target, fstype, flags, data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", fstype, target, err)
+	}
+	return nil
+}
+
+// mountBasics is what init needs to talk at all.
+func mountBasics() error {
+	return errors.Join(
+		mount("proc", "/proc", "proc", 0, ""),
+		mount("sysfs", "/sys", "sysfs", 0, ""),
+		mount("devtmpfs", "/dev", "devtmpfs", 0, ""),
+	)
+}
+
+func setUp(job *guest.Job) error {
+	if time.Until(job.Now) > 0 {
+		tv := unix.NsecToTimeval(job.Now.UnixNano())
+		if err := unix.Settimeofday(&tv); err != nil {
+			return fmt.Errorf("settimeofday: %w", err)
+		}
+	}
+	for _, m := range job.Modules {
+		if err := loadModule(m); err != nil {
+			return err
+		}
+	}
+	if job.HostRoot {
+		if err := enterHostRoot(); err != nil {
+			return err
+		}
+	}
+	err := errors.Join(
+		mount("devpts", "/dev/pts", "devpts", 0, "mode=620,ptmxmode=666"),
+		mount("tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777"),
+		mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777"),
+		mount("tmpfs", "/run", "tmpfs", 0, "mode=755"),
+		os.MkdirAll("/var/tmp", 0o755),
+		os.MkdirAll("/root", 0o700),
+		os.MkdirAll(guest.Out, 0o755),
+	)
+	if err != nil {
+		return err
+	}
+	for _, m := range job.Mounts {
+		var flags uintptr
+		if m.ReadOnly {
+			flags = unix.MS_RDONLY
+		}
+		if err := mount("host", m.Guest, "hostfs", flags, m.Host); err != nil {
+			return err
+		}
+	}
+	for name, target := range job.Links {
+		if err := link(name, target); err != nil {
+			return err
+		}
+	}
+	if err := installBusybox(); err != nil {
+		return err
+	}
+	return errors.Join(loopbackUp(), unix.Sethostname([]byte("bmc-"+job.Lane)))
+}
+
+// enterHostRoot makes the host's own tree the root. It is mounted read-only below an overlay whose upper side is
+// RAM: everything can be written to, nothing reaches the host.
+func enterHostRoot() error {
+	if err := errors.Join(
+		mount("host", "/lower", "hostfs", unix.MS_RDONLY, "/"),
+		mount("tmpfs", "/upper", "tmpfs", 0, ""),
+		os.Mkdir("/upper/data", 0o755),
+		os.Mkdir("/upper/work", 0o755),
+	); err != nil {
+		return err
+	}
+	if err := mount("root", "/new", "overlay", 0, "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work"); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if err := mount(dir, "/new"+dir, "", unix.MS_MOVE, ""); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		os.Chdir("/new"),
+		unix.Mount(".", "/", "", unix.MS_MOVE, ""),
+		unix.Chroot("."),
+		os.Chdir("/"),
+	)
+}
+
+// link makes name a symbolic link, in place of whatever is there.
+func link(name, target string) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(target, name)
+}
+
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// installBusybox links busybox's commands into /bin where the initramfs has brought it.
+func installBusybox() error {
+	if _, err := os.Stat("/bin/sh"); err == nil {
+		return nil
+	}
+	if out, err := exec.Command("/bin/busybox", "--install", "-s", "/bin").CombinedOutput(); err != nil {
+		return fmt.Errorf("busybox --install: %w: %s", err, out)
+	}
+	return nil
+}
+
+// loopbackUp sets lo up; the kernel gives it its addresses.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vmtest runs Go tests in machines with a Linux kernel of their own, without hardware and without root.
+//
+// There are two kinds of machine. UML is User-Mode Linux: it boots in a fraction of a second and sees the host's own
+// tree through an overlay, so that the host's programs run in it. AST2600 is QEMU's model of the BMC this project is
+// for, with Debian's stock armhf kernel and programs built for GOARCH=arm.
+//
+// The host builds each package's test binary, boots the machine, and turns every test of the guest into a subtest of
+// its own. A guest that dies, hangs, panics, or ends without a verdict is a failure.
+package vmtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/internal/vmtest/guest"
+)
+
+// Lane is a kind of machine.
+type Lane string
+
+// The lanes.
+const (
+	UML     Lane = "uml"
+	AST2600 Lane = "ast2600"
+)
+
+// Machine describes a machine; only Lane must be set.
+type Machine struct {
+	Lane       Lane
+	MemoryMiB  int           // 0: 512 for UML; the AST2600 board has its fixed 1024
+	KernelArgs []string      // more of the kernel's command line
+	Deadline   time.Duration // boot to power-off; 0: 5 minutes for UML, 10 for AST2600
+	Out        string        // UML: a directory of the host that the guest sees as guest.Out; "": nothing is kept
+
+	Modules    []string   // AST2600: kernel modules beyond cuse, tun and vhci-hcd, without their dependencies
+	DeviceTree [][]string // AST2600: arguments of fdtput, one edit each; the name of the tree is put in for "DTB"
+	QEMUArgs   []string   // AST2600: more of QEMU's command line
+}
+
+// Job is what a machine shall run.
+type Job struct {
+	Tests []Package
+	Cmds  []string          // packages of commands, built and put on the guest's PATH
+	Files map[string]string // absolute path in the guest -> file of the host
+	Env   []string          // more of the tests' environment
+	Log   io.Writer         // the tests' output as it comes, and what takes long; nil discards
+}
+
+// Package is a package whose tests run in the machine.
+type Package struct {
+	Path    string        // as for "go test", from the module's root: "./internal/cuse"
+	Tags    string        // build tags
+	Cgo     bool          // UML: build with cgo
+	Args    []string      // of the test binary: "-test.run=X"
+	Timeout time.Duration // 0: 2 minutes
+}
+
+// buildMu makes the machines of one test binary build one after the other: two linkers at once help nobody.
+var buildMu = make(chan struct{}, 1)
+
+// Execute runs the job in the machine. The error says why the machine or the build failed; how the tests went is in
+// the Result, which holds what is known even when there is an error.
+func Execute(ctx context.Context, m Machine, job Job) (*Result, error) {
+	if job.Log == nil {
+		job.Log = io.Discard
+	}
+	var boot func(context.Context, *launch) (*machineProcess, error)
+	switch m.Lane {
+	case UML:
+		boot = bootUML
+		m.MemoryMiB = defaultTo(m.MemoryMiB, 512)
+		m.Deadline = defaultTo(m.Deadline, 5*time.Minute)
+	case AST2600:
+		boot = bootAST2600
+		m.Deadline = defaultTo(m.Deadline, 10*time.Minute)
+	default:
+		return &Result{}, fmt.Errorf("vmtest: no such lane: %q", m.Lane)
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return &Result{}, err
+	}
+	dir, err := os.MkdirTemp("", "vmtest")
+	if err != nil {
+		return &Result{}, err
+	}
+	defer os.RemoveAll(dir)
+
+	l := &launch{machine: m, job: job, root: root, dir: dir}
+	if err := l.build(ctx); err != nil {
+		return &Result{}, err
+	}
+	res := newResult(job)
+	p, err := boot(ctx, l)
+	if err != nil {
+		return res, err
+	}
+	return res, res.follow(ctx, p, m.Deadline, job.Log)
+}
+
+// launch is one start of a machine: what was built for it and where.
+type launch struct {
+	machine Machine
+	job     Job
+	root    string // the module's directory
+	dir     string // bin, out and the machine's own files
+	guest   guest.Job
+}
+
+func (l *launch) path(elem ...string) string {
+	return filepath.Join(append([]string{l.dir}, elem...)...)
+}
+
+func defaultTo[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rshim is the core: one Device is one DPU as seen through its RShim.
+// It attaches to it, keeps the ownership, pushes boot streams, follows the
+// boot log, resets the chip, and answers what /dev/rshimN/misc shows. It
+// reaches the chip through a Backend and opens nothing itself.
+//
+// A Device outlives what is plugged in: a chip that resets drops off the bus
+// and comes back as a new Backend, which a session (session.go) serves for as
+// long as it lasts. Nothing waits for anything else: registers have one owner
+// goroutine per session, the boot stream has the boot FIFO, and every wait has
+// a deadline and ends with its context.
+package rshim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+)
+
+// State says what a device is doing.
+type State int
+
+// States of a device.
+const (
+	Absent    State = iota // not on the bus
+	Probing                // on the bus, being checked
+	Attached               // ours
+	Contended              // on the bus, but another backend owns the RShim
+	Rebooting              // reset was asked for; gone from the bus, or about to go
+)
+
+func (s State) String() string {
+	return [...]string{"absent", "probing", "attached", "contended", "rebooting"}[s]
+}
+
+// Options of a device. The zero value has the defaults.
+type Options struct {
+	BootTimeout  time.Duration // without progress of a boot stream; 0 means 300 s
+	USBTimeout   time.Duration // of one transfer; 0 means 40 s
+	DisplayLevel int           // of misc: 0 basic, 1 advanced, 2 log
+	// ReturnTimeout is how long the chip may take to come back on the bus and
+	// answer after a reset; 0 means 60 s.
+	ReturnTimeout time.Duration
+	Logger        *slog.Logger
+}
+
+// Defaults as the C daemon has them.
+const (
+	DefaultBootTimeout   = 300 * time.Second
+	DefaultUSBTimeout    = 40 * time.Second
+	defaultReturnTimeout = 60 * time.Second
+)
+
+// settings is what misc can change.
+type settings struct {
+	displayLevel  int
+	bootTimeout   time.Duration
+	usbTimeout    time.Duration
+	clearOnRead   bool
+	bootResetSkip bool
+}
+
+// Device is one DPU, rshimN.
+type Device struct {
+	index int
+	log   *slog.Logger
+	back  time.Duration // Options.ReturnTimeout
+
+	logs logStore
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed when anything below changes
+	name     string
+	state    State
+	reason   string   // why, in words
+	sess     *session // nil while Absent
+	set      settings
+	resets   int       // of ours that the chip has come back from
+	awaited  time.Time // until when a reset of ours may take; zero: none
+	resetErr error     // how the last reset of ours failed
+	boot     *BootStream
+	push     PushStatus
+}
+
+// New makes the device rshim<index>, which is absent until Serve is called.
+func New(index int, o Options) *Device {
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	d := &Device{
+		index:   index,
+		log:     log.With("device", fmt.Sprintf("rshim%d", index)),
+		back:    orDefault(o.ReturnTimeout, defaultReturnTimeout),
+		changed: make(chan struct{}),
+		set: settings{
+			displayLevel: o.DisplayLevel,
+			bootTimeout:  orDefault(o.BootTimeout, DefaultBootTimeout),
+			usbTimeout:   orDefault(o.USBTimeout, DefaultUSBTimeout),
+		},
+	}
+	d.logs.changed = make(chan struct{})
+	return d
+}
+
+func orDefault(v, def time.Duration) time.Duration {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+// Index is N of rshimN.
+func (d *Device) Index() int { return d.index }
+
+// update changes the device's fields under its lock and wakes who waits.
+func (d *Device) update(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// enter changes the state of the session's device.
+func (d *Device) enter(s State, reason string) {
+	d.update(func() { d.state, d.reason = s, reason })
+	d.log.Info("state", "state", s.String(), "reason", reason)
+}
+
+// await waits until done, which is called with the lock held, says so.
+func (d *Device) await(ctx context.Context, done func() bool) error {
+	for {
+		d.mu.Lock()
+		ok, changed := done(), d.changed
+		d.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Changed returns a channel that is closed at the next change of the status.
+func (d *Device) Changed() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.changed
+}
+
+// State returns the state and its reason in words.
+func (d *Device) State() (State, string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state, d.reason
+}
+
+// session returns the current session, nil while the device is absent.
+func (d *Device) session() *session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sess
+}
+
+// ReadReg reads a register of size bytes, 4 or 8, as the ioctls of
+// /dev/rshimN/rshim do.
+func (d *Device) ReadReg(ctx context.Context, a reg.Addr, size int) (uint64, error) {
+	s := d.session()
+	if s == nil {
+		return 0, d.opError("read register", ErrGone)
+	}
+	v, err := s.read(ctx, a, size)
+	return v, d.opError("read register", err)
+}
+
+// WriteReg writes a register of size bytes, 4 or 8, which only an owner may.
+func (d *Device) WriteReg(ctx context.Context, a reg.Addr, size int, v uint64) error {
+	s, err := d.owner()
+	if err == nil {
+		err = s.write(ctx, a, size, v)
+	}
+	return d.opError("write register", err)
+}
+
+// owner returns the session if it is attached, otherwise why it is not.
+func (d *Device) owner() (*session, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch d.state {
+	case Attached:
+		return d.sess, nil
+	case Contended:
+		return nil, ErrNotOwner
+	case Absent:
+		return nil, ErrGone
+	}
+	return nil, ErrNotReady
+}

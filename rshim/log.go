@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rshim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/bootlog"
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+)
+
+// The chip's boot log is a buffer of 1 KiB whose writers stop when it is full.
+// It is read as it grows, and emptied when it is half full, so that no line is
+// lost however much a boot writes.
+const (
+	logFast      = 200 * time.Millisecond // between looks while lines come
+	logSlow      = 2 * time.Second        // otherwise
+	logBusy      = 2 * time.Minute        // lines still are expected after the last one
+	logEmpty     = reg.LogWords / 2       // words from which on the buffer is emptied
+	semaphoreTry = 10 * time.Millisecond
+	semaphoreMax = 3 * time.Second
+	logKept      = 64 << 10 // bytes of decoded lines
+)
+
+var errSemaphore = errors.New("log semaphore is held by the chip")
+
+// LogLine is one line of the boot log.
+type LogLine struct {
+	Seq  int64 // 0, 1, 2, ... since the device was first seen
+	Time time.Time
+	Text string // as misc shows it, without the newline: " INFO[BL2]: start"
+}
+
+// logStore keeps the last lines of the boot log.
+type logStore struct {
+	mu      sync.Mutex
+	changed chan struct{}
+	lines   []LogLine
+	bytes   int
+	next    int64 // Seq of the next line
+	boot    int64 // Seq of the first line of the current boot
+	shown   int64 // lines before were read with CLEAR_ON_READ
+
+	index int // words of the chip's buffer that have been read
+}
+
+// restart begins the log of a new boot.
+func (l *logStore) restart() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.boot, l.index = l.next, 0
+}
+
+func (l *logStore) add(entries []bootlog.Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for _, e := range entries {
+		for text := range strings.Lines(e.String()) {
+			text = strings.TrimSuffix(text, "\n")
+			l.lines = append(l.lines, LogLine{Seq: l.next, Time: now, Text: text})
+			l.next++
+			l.bytes += len(text)
+		}
+	}
+	for l.bytes > logKept {
+		l.bytes -= len(l.lines[0].Text)
+		l.lines = append(l.lines[:0], l.lines[1:]...)
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// since returns the lines from seq on that are still kept.
+func (l *logStore) since(seq int64) []LogLine {
+	for i, line := range l.lines {
+		if line.Seq >= seq {
+			return append([]LogLine(nil), l.lines[i:]...)
+		}
+	}
+	return nil
+}
+
+// Log returns the lines from seq on that are still kept (64 KiB of them), the
+// seq to go on with, and a channel that is closed when there are more.
+func (d *Device) Log(seq int64) (lines []LogLine, next int64, more <-chan struct{}) {
+	d.logs.mu.Lock()
+	defer d.logs.mu.Unlock()
+	return d.logs.since(seq), d.logs.next, d.logs.changed
+}
+
+// bootLog returns the lines that misc shows: those of the current boot, or with
+// clear those that have not been shown yet.
+func (d *Device) bootLog(clear bool) []LogLine {
+	d.logs.mu.Lock()
+	defer d.logs.mu.Unlock()
+	if !clear {
+		return d.logs.since(d.logs.boot)
+	}
+	from := d.logs.shown
+	d.logs.shown = d.logs.next
+	return d.logs.since(from)
+}
+
+// refreshLog reads the chip's buffer now, so that what the chip has written so
+// far is in the log when it returns.
+func (d *Device) refreshLog(ctx context.Context) {
+	s, err := d.owner()
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, semaphoreMax)
+	defer cancel()
+	done := make(chan struct{})
+	select {
+	case s.drain <- done:
+		select {
+		case <-done:
+		case <-ctx.Done():
+		case <-s.over:
+		}
+	case <-ctx.Done():
+	case <-s.over:
+	}
+}
+
+// follow reads the boot log for as long as the device is attached.
+func (s *session) follow(ctx context.Context) error {
+	last := time.Now() // when there was something to read
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for warned := false; ; {
+		var done chan struct{}
+		select {
+		case done = <-s.drain:
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		n, err := s.collect(ctx)
+		if n > 0 {
+			last = time.Now()
+		}
+		if err != nil && ctx.Err() == nil && !warned {
+			s.d.log.Info("cannot read the boot log", "op", "log", "err", err)
+		}
+		warned = err != nil
+		if done != nil {
+			close(done)
+		}
+		pause := logSlow
+		if time.Since(last) < logBusy {
+			pause = logFast
+		}
+		timer.Reset(pause)
+	}
+}
+
+// collect reads what is new in the chip's buffer; n is how many words.
+func (s *session) collect(ctx context.Context) (n int, err error) {
+	// A look without the semaphore is all it takes while nothing is new.
+	index, err := s.logIndex(ctx)
+	if err != nil || index == s.d.logs.index {
+		return 0, err
+	}
+	if err := s.takeSemaphore(ctx); err != nil {
+		return 0, err
+	}
+	// Whatever happens, the chip gets its semaphore back.
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	defer func() {
+		err = errors.Join(err, s.write(late, s.regs.Semaphore0, 8, 0))
+	}()
+	if index, err = s.logIndex(ctx); err != nil {
+		return 0, err
+	}
+	start := s.d.logs.index
+	if index < start {
+		start = 0 // somebody emptied the buffer
+	}
+	words, err := s.logWords(ctx, start, index)
+	rest := index
+	if err == nil && index >= logEmpty {
+		rest = 0
+	}
+	if werr := s.write(late, s.regs.ScratchBufCtl, 8, uint64(rest)); err != nil || werr != nil {
+		return 0, errors.Join(err, werr)
+	}
+	s.d.logs.index = rest
+	entries, _ := bootlog.Decode(words)
+	s.d.logs.add(entries)
+	for _, e := range entries {
+		s.d.log.Debug("boot log", "text", strings.TrimSpace(e.String()))
+	}
+	return len(words), nil
+}
+
+func (s *session) logWords(ctx context.Context, start, end int) ([]uint64, error) {
+	if err := s.write(ctx, s.regs.ScratchBufCtl, 8, uint64(start)); err != nil {
+		return nil, err
+	}
+	words := make([]uint64, end-start)
+	for i := range words {
+		v, err := s.read(ctx, s.regs.ScratchBufDat, 8)
+		if err != nil {
+			return nil, err
+		}
+		words[i] = v
+	}
+	return words, nil
+}
+
+// logIndex reads how many words the chip's buffer holds.
+func (s *session) logIndex(ctx context.Context) (int, error) {
+	v, err := s.read(ctx, s.regs.ScratchBufCtl, 8)
+	if err == nil && reg.Bad(v) {
+		err = fmt.Errorf("log index reads %#x: %w", v, ErrNotReady)
+	}
+	if n := int(v & reg.LogIndexMask); n > 1 {
+		return n, err
+	}
+	return 0, err // a single word is no entry
+}
+
+// takeSemaphore takes the semaphore that guards the log, for which the chip's
+// writers hold it just long enough to write one entry.
+func (s *session) takeSemaphore(ctx context.Context) error {
+	for end := time.Now().Add(semaphoreMax); ; {
+		v, err := s.read(ctx, s.regs.Semaphore0, 8)
+		switch {
+		case err != nil:
+			return err
+		case v == 0:
+			return nil
+		case reg.Bad(v):
+			return fmt.Errorf("log semaphore reads %#x: %w", v, ErrNotReady)
+		case time.Now().After(end):
+			return errSemaphore
+		}
+		if !sleep(ctx, semaphoreTry) {
+			return ctx.Err()
+		}
+	}
+}

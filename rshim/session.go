@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rshim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+)
+
+// session is a device while one Backend lasts.
+type session struct {
+	d    *Device
+	b    Backend
+	gen  reg.Generation
+	regs *reg.Map
+	ops  chan regOp
+	over <-chan struct{} // closed when the session ends
+
+	drain chan chan struct{} // asks the log follower to look now
+	opn   string             // guarded by d.mu
+	quiet time.Time          // owned by own: no register access before
+}
+
+// Serve runs the device on b until b has gone or ctx ends, and closes b.
+// Only one Serve at a time; Set sees to that.
+func (d *Device) Serve(ctx context.Context, b Backend) error {
+	g, ctx := errgroup.WithContext(ctx)
+	s := &session{
+		d: d, b: b, over: ctx.Done(),
+		gen:   b.Generation(),
+		regs:  reg.For(b.Generation()),
+		ops:   make(chan regOp),
+		drain: make(chan chan struct{}),
+	}
+	d.update(func() { d.sess, d.name, d.state, d.reason = s, b.Name(), Probing, "found on the bus" })
+	d.log.Info("probing", "name", b.Name(), "generation", s.gen.String(), "revision", b.Revision())
+
+	// Closing the backend makes whatever waits in it return.
+	stop := context.AfterFunc(ctx, func() { _ = b.Close() })
+	defer stop()
+	g.Go(func() error {
+		select {
+		case <-b.Gone():
+			return ErrGone
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	g.Go(func() error { return s.own(ctx) })
+	g.Go(func() error { return s.live(ctx) })
+	err := g.Wait()
+
+	d.update(func() {
+		d.sess = nil
+		if d.state != Rebooting {
+			d.state, d.reason = Absent, "left the bus"
+		}
+	})
+	d.log.Info("disconnected", "err", err)
+	return errors.Join(err, b.Close())
+}
+
+// regOp is a request to the register owner.
+type regOp struct {
+	ctx   context.Context
+	addr  reg.Addr
+	size  int
+	write bool
+	value uint64
+	hush  time.Duration // no register access for so long afterwards
+	reply chan regReply
+}
+
+type regReply struct {
+	value uint64
+	err   error
+}
+
+// own is the sole user of the device's registers, other than the boot FIFO's
+// fill level. It serves one request after the other.
+func (s *session) own(ctx context.Context) error {
+	for {
+		select {
+		case op := <-s.ops:
+			op.reply <- s.do(op)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *session) do(op regOp) (r regReply) {
+	if time.Now().Before(s.quiet) {
+		return regReply{err: ErrNotReady}
+	}
+	s.d.mu.Lock()
+	timeout := s.d.set.usbTimeout
+	s.d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(op.ctx, timeout)
+	defer cancel()
+	if op.write {
+		r.err = s.b.WriteReg(ctx, op.addr, op.size, op.value)
+	} else {
+		r.value, r.err = s.b.ReadReg(ctx, op.addr, op.size)
+	}
+	s.quiet = time.Now().Add(op.hush)
+	if r.err != nil && s.ended() {
+		r.err = fmt.Errorf("%w: %w", ErrGone, r.err)
+	}
+	return r
+}
+
+// request hands an operation to the owner and waits for its result.
+func (s *session) request(op regOp) (uint64, error) {
+	op.reply = make(chan regReply, 1)
+	select {
+	case s.ops <- op:
+	case <-op.ctx.Done():
+		return 0, op.ctx.Err()
+	case <-s.over:
+		return 0, ErrGone
+	}
+	select {
+	case r := <-op.reply:
+		return r.value, r.err
+	case <-op.ctx.Done():
+		return 0, op.ctx.Err()
+	}
+}
+
+func (s *session) read(ctx context.Context, a reg.Addr, size int) (uint64, error) {
+	return s.request(regOp{ctx: ctx, addr: a, size: size})
+}
+
+func (s *session) write(ctx context.Context, a reg.Addr, size int, v uint64) error {
+	_, err := s.request(regOp{ctx: ctx, addr: a, size: size, write: true, value: v})
+	return err
+}
+
+// ended reports whether the session is over, or about to be.
+func (s *session) ended() bool {
+	select {
+	case <-s.over:
+	case <-s.b.Gone():
+	default:
+		return false
+	}
+	return true
+}
+
+// sleep waits, and reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

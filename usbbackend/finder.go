@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usbbackend
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
+)
+
+const (
+	defaultRescan = 5 * time.Second
+	retryPause    = time.Second
+	maxResets     = 5 // of the port of a device that enumerated too slow
+)
+
+// Finder notices RShims on a USB host.
+type Finder struct {
+	Host usb.Host
+	// Wake tells that something on the bus may have changed. Nil is fine:
+	// the bus is looked at every Rescan anyway.
+	Wake   <-chan struct{}
+	Rescan time.Duration // 0 means 5 s
+	Logger *slog.Logger
+}
+
+// port is what the finder remembers of a place on the bus.
+type port struct {
+	address int       // of the enumeration seen last
+	serving bool      // that enumeration is being served
+	resets  int       // of the port, since it last enumerated at high speed
+	retry   time.Time // not to be tried again before
+}
+
+// Run calls serve in a goroutine of its own for every RShim that appears,
+// until ctx ends; it returns when all of them have. serve owns the device and
+// closes it.
+//
+// A device that enumerated below high speed (a race between the host
+// controllers of BMC chips) has its port reset so that it enumerates anew. If
+// that does not help it is served all the same.
+func (f *Finder) Run(ctx context.Context, serve func(context.Context, *Device)) error {
+	log := f.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	rescan := f.Rescan
+	if rescan == 0 {
+		rescan = defaultRescan
+	}
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ports := make(map[usb.Location]*port)
+	ended := make(chan usb.Location)
+	for {
+		next := time.Now().Add(rescan)
+		infos, err := f.Host.Devices(ctx, reg.USBVendor)
+		if err != nil && ctx.Err() == nil {
+			log.Warn("cannot list USB devices", "op", "scan", "err", err)
+		}
+		for _, info := range infos {
+			if _, ok := reg.GenerationOf(info.Vendor, info.Product); !ok {
+				continue
+			}
+			p := ports[info.Location]
+			if p == nil {
+				p = new(port)
+				ports[info.Location] = p
+			}
+			if p.serving {
+				continue
+			}
+			d := f.open(ctx, log.With("device", NameOf(info.Location)), info, p)
+			if d == nil {
+				if p.retry.Before(next) {
+					next = p.retry
+				}
+				continue
+			}
+			p.serving = true
+			wg.Go(func() {
+				serve(ctx, d)
+				select {
+				case ended <- info.Location:
+				case <-ctx.Done():
+				}
+			})
+		}
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case l := <-ended:
+			// Should it still be there, it is not taken up again at once.
+			ports[l].serving, ports[l].retry = false, time.Now().Add(retryPause)
+		case <-f.Wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// open opens a device that is not being served, nil if that cannot be now.
+func (f *Finder) open(ctx context.Context, log *slog.Logger, info usb.Info, p *port) *Device {
+	if info.Address != p.address {
+		p.address, p.retry = info.Address, time.Time{}
+		log.Info("USB device detected", "speed", info.Speed.String())
+	}
+	if time.Now().Before(p.retry) {
+		return nil
+	}
+	if info.Speed != usb.SpeedUnknown && info.Speed < usb.SpeedHigh && p.resets < maxResets {
+		p.retry = time.Now().Add(time.Second << p.resets)
+		p.resets++
+		log.Warn("enumerated below high speed, resetting the port", "op", "reset", "speed", info.Speed.String(), "try", p.resets)
+		if err := f.Host.Reset(ctx, info); err != nil {
+			log.Warn("cannot reset the port", "op", "reset", "err", err)
+		}
+		return nil
+	}
+	d, err := Open(ctx, f.Host, info, f.Logger)
+	if err != nil {
+		p.retry = time.Now().Add(retryPause)
+		log.Warn("cannot open the device", "op", "open", "err", err)
+		return nil
+	}
+	if info.Speed >= usb.SpeedHigh {
+		p.resets = 0
+	}
+	return d
+}
