@@ -67,7 +67,7 @@ func (s *session) attach(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.write(ctx, s.regs.Scratchpad1, 8, reg.Keepalive); err != nil {
+	if err := s.set(ctx, s.regs.Scratchpad1, reg.Keepalive); err != nil {
 		return err
 	}
 	v, err := s.read(ctx, s.regs.Scratchpad1, 8)
@@ -116,7 +116,7 @@ func (s *session) ready(ctx context.Context) error {
 // accessCheck finds out whether another backend is alive: it clears scratchpad
 // 1, which an owner sets to Keepalive again within 300 ms.
 func (s *session) accessCheck(ctx context.Context) error {
-	if err := s.write(ctx, s.regs.Scratchpad1, 8, 0); err != nil {
+	if err := s.set(ctx, s.regs.Scratchpad1, 0); err != nil {
 		return err
 	}
 	for range checkPolls {

@@ -74,11 +74,11 @@ func (d *Device) openBoot(ctx context.Context) (*BootStream, error) {
 // begin does what the boot stream's opening does to the chip.
 func (b *BootStream) begin(ctx context.Context, s *session) error {
 	if !b.skip {
-		if err := s.write(ctx, s.regs.BootControl, 8, uint64(reg.BootRShim)); err != nil {
+		if err := s.set(ctx, s.regs.BootControl, uint64(reg.BootRShim)); err != nil {
 			return err
 		}
 	}
-	if err := s.write(ctx, s.regs.WatchdogControl, 8, 0); err != nil {
+	if err := s.set(ctx, s.regs.WatchdogControl, 0); err != nil {
 		return err
 	}
 	if b.skip {
@@ -192,9 +192,8 @@ func (b *BootStream) ready(ctx context.Context) error {
 		err = failed
 	}
 	for err == nil {
-		var n uint64
-		n, err = s.read(ctx, s.regs.BootFIFOCount, 8)
-		if _, ok := s.regs.BootFIFOWords(n); err == nil && ok {
+		n, rerr := s.read(ctx, s.regs.BootFIFOCount, 8)
+		if _, ok := s.regs.BootFIFOWords(n); rerr == nil && ok {
 			break
 		}
 		if s.ended() { // it had not reset yet
@@ -254,8 +253,8 @@ func (b *BootStream) close(ctx context.Context) error {
 	// The boot source is set back however the stream ended and whoever gave up.
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if rerr := b.s.write(late, b.s.regs.BootControl, 8, uint64(reg.BootEMMC)); err == nil {
-		err = rerr
+	if serr := b.s.set(late, b.s.regs.BootControl, uint64(reg.BootEMMC)); err == nil {
+		err = serr
 	}
 	return err
 }

@@ -27,7 +27,7 @@ const (
 	logKept      = 64 << 10 // bytes of decoded lines
 )
 
-var errSemaphore = errors.New("log semaphore is held by the chip")
+var errSemaphore = errors.New("log semaphore was held for too long")
 
 // LogLine is one line of the boot log.
 type LogLine struct {
@@ -228,8 +228,10 @@ func (s *session) logIndex(ctx context.Context) (int, error) {
 	return 0, err // a single word is no entry
 }
 
-// takeSemaphore takes the semaphore that guards the log, for which the chip's
-// writers hold it just long enough to write one entry.
+// takeSemaphore takes the semaphore that guards the log. The chip's writers hold
+// it just long enough to write one entry. When it cannot be had for seconds,
+// its holder is dead, or the answer to a read of ours that took it was lost:
+// it is released by force, for the next try.
 func (s *session) takeSemaphore(ctx context.Context) error {
 	for end := time.Now().Add(semaphoreMax); ; {
 		v, err := s.read(ctx, s.regs.Semaphore0, 8)
@@ -241,7 +243,7 @@ func (s *session) takeSemaphore(ctx context.Context) error {
 		case reg.Bad(v):
 			return fmt.Errorf("log semaphore reads %#x: %w", v, ErrNotReady)
 		case time.Now().After(end):
-			return errSemaphore
+			return errors.Join(errSemaphore, s.write(ctx, s.regs.Semaphore0, 8, 0))
 		}
 		if !sleep(ctx, semaphoreTry) {
 			return ctx.Err()

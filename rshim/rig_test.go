@@ -31,7 +31,6 @@ type rig struct {
 	ctx context.Context
 	bus *usbdev.Bus
 	set *rshim.Set
-	fns []*usbdev.Function
 }
 
 // generations runs a test for both generations that have everything.
@@ -61,7 +60,7 @@ func newRig(t *testing.T, o rshim.Options) *rig {
 	wg.Go(func() { _ = r.set.Run(ctx) })
 	finder := usbbackend.Finder{Host: r.bus, Wake: r.bus.Changes(), Logger: o.Logger}
 	wg.Go(func() {
-		_ = finder.Run(ctx, func(ctx context.Context, d *usbbackend.Device) { _ = r.set.Serve(ctx, d) })
+		_ = finder.Run(ctx, func(d *usbbackend.Device) func(context.Context) error { return r.set.Adopt(d) })
 	})
 	t.Cleanup(func() {
 		cancel()
@@ -73,6 +72,13 @@ func newRig(t *testing.T, o rshim.Options) *rig {
 // plug plugs a DPU in and runs it.
 func (r *rig) plug(at usb.Location, cfg bluefield.Config, o usbdev.Options) *usbdev.Function {
 	fn := usbdev.New(bluefield.New(cfg), o)
+	r.start(fn)
+	r.bus.Plug(at, fn)
+	return fn
+}
+
+// start runs a function until the end of the test.
+func (r *rig) start(fn *usbdev.Function) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.ctx))
 	done := make(chan struct{})
 	go func() {
@@ -83,9 +89,6 @@ func (r *rig) plug(at usb.Location, cfg bluefield.Config, o usbdev.Options) *usb
 		cancel()
 		<-done
 	})
-	r.bus.Plug(at, fn)
-	r.fns = append(r.fns, fn)
-	return fn
 }
 
 // device waits until there is a device rshim<index>.

@@ -28,7 +28,7 @@ type session struct {
 }
 
 // Serve runs the device on b until b has gone or ctx ends, and closes b.
-// Only one Serve at a time; Set sees to that.
+// Only one at a time; Set sees to that.
 func (d *Device) Serve(ctx context.Context, b Backend) error {
 	g, ctx := errgroup.WithContext(ctx)
 	s := &session{
@@ -141,6 +141,17 @@ func (s *session) read(ctx context.Context, a reg.Addr, size int) (uint64, error
 func (s *session) write(ctx context.Context, a reg.Addr, size int, v uint64) error {
 	_, err := s.request(regOp{ctx: ctx, addr: a, size: size, write: true, value: v})
 	return err
+}
+
+// set is write for a register that can be written twice without harm: a
+// transfer that failed on the bus is tried again.
+func (s *session) set(ctx context.Context, a reg.Addr, v uint64) error {
+	for tries := 1; ; tries++ {
+		err := s.write(ctx, a, 8, v)
+		if err == nil || tries == 3 || s.ended() || !sleep(ctx, checkPoll) {
+			return err
+		}
+	}
 }
 
 // ended reports whether the session is over, or about to be.

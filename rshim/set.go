@@ -116,32 +116,34 @@ func (d *Device) settle(ctx context.Context, grace time.Duration) bool {
 	return d.await(ctx, func() bool { return d.boot == nil || d.sess != nil }) == nil && d.session() == nil
 }
 
-// Serve runs b as the device its name belongs to until b has gone or ctx ends;
-// Run must be running.
+// Adopt finds the device that b belongs to, and returns a function that runs b
+// as this device until b has gone or its context ends; Run must be running.
 //
 // A device that comes back under its name gets its index back. When just one
 // device has ever been seen, one under another name is taken for the same
 // device on another host controller, which happens to the DPU of a BMC;
 // otherwise a new name gets the lowest index that never was used, and when all
 // were, one that nobody uses now.
-func (set *Set) Serve(ctx context.Context, b Backend) error {
+func (set *Set) Adopt(b Backend) func(context.Context) error {
 	s, fresh, err := set.claim(b.Name())
-	if err != nil {
-		return errors.Join(err, b.Close())
-	}
-	defer func() {
-		set.mu.Lock()
-		s.serving = false
-		set.mu.Unlock()
-	}()
-	if fresh {
-		select {
-		case set.start <- s:
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), b.Close())
+	return func(ctx context.Context) error {
+		if err != nil {
+			return errors.Join(err, b.Close())
 		}
+		defer func() {
+			set.mu.Lock()
+			s.serving = false
+			set.mu.Unlock()
+		}()
+		if fresh {
+			select {
+			case set.start <- s:
+			case <-ctx.Done():
+				return errors.Join(ctx.Err(), b.Close())
+			}
+		}
+		return s.device.Serve(ctx, b)
 	}
-	return s.device.Serve(ctx, b)
 }
 
 // claim finds the slot for a name; fresh means that its device is new.

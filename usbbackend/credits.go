@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	minPoll = 250 * time.Microsecond // between reads of a FIFO that stays full
-	maxPoll = 5 * time.Millisecond
+	minPoll  = 100 * time.Microsecond // between reads of a FIFO that stays full
+	maxPoll  = 10 * time.Millisecond
+	maxReads = 4 // of the fill level under way at once
 )
 
 // credits is how much of the boot stream may be sent to a device that must
@@ -33,15 +34,18 @@ type credits struct {
 	depth int64 // bytes; 0: no limit
 	limit int64 // offset of the stream that may be sent up to
 
-	asked  int64         // value of taken when the last read was issued, -1 before
-	drain  bool          // the FIFO was not empty then, so that it can drain further
-	pause  time.Duration // before a read that can only tell of draining
-	answer chan level    // of a read under way
-	stop   context.CancelFunc
+	asked   int64         // value of taken when the last read was issued, -1 before
+	drain   bool          // the FIFO was not empty when last read, so that it can drain further
+	pause   time.Duration // before a read that can only tell of draining
+	reads   int           // under way
+	answers chan level
+	ctx     context.Context // of the reads
+	stop    context.CancelFunc
 }
 
 // level is a read of the FIFO's fill level.
 type level struct {
+	asked int64 // value of taken when it was issued
 	bytes int64
 	err   error
 }
@@ -49,80 +53,95 @@ type level struct {
 var errLevel = errors.New("not a fill level")
 
 func (c *credits) start(d *Device) {
-	*c = credits{d: d, asked: -1}
+	*c = credits{d: d, asked: -1, answers: make(chan level, maxReads)}
+	c.ctx, c.stop = context.WithCancel(context.Background())
 	if d.gen == reg.BlueField3 {
 		c.depth = int64(d.regs.BootFIFODepth) * 8
 	}
 }
 
-// segment is the largest transfer worth waiting for room for.
-func (c *credits) segment() int {
-	if c.depth == 0 {
-		return segmentSize
+// end calls back the reads that are under way.
+func (c *credits) end() {
+	if c.stop != nil {
+		c.stop()
 	}
-	return int(c.depth / 2)
+}
+
+// segment is how much to send in one transfer: little, so that what has arrived
+// is soon known, while it is the round trips that set the pace; more, for less
+// work, while it is the chip or the wire.
+func (c *credits) segment() int {
+	switch {
+	case c.depth == 0:
+		return segmentSize
+	case c.drain:
+		return int(c.depth / 4)
+	}
+	return int(c.depth / 8)
 }
 
 func (c *credits) allow(end int64) bool { return c.depth == 0 || end <= c.limit }
 
-// poll returns where the fill level will arrive, after asking for it if nobody
-// has, and if there is something to be learned from it. taken is how much of
-// the stream the device has.
-func (c *credits) poll(taken int64) <-chan level {
-	if c.depth == 0 || c.answer != nil {
-		return c.answer
-	}
-	pause := c.pause
+// poll returns where fill levels arrive, after asking for one if room is short
+// and there is something to be learned. The device has taken the stream up to
+// taken, and has been sent up to sent.
+func (c *credits) poll(taken, sent int64) <-chan level {
 	switch {
-	case taken > c.asked:
-		pause, c.pause = 0, minPoll
-	case !c.drain:
-		return nil
+	case c.depth == 0 || c.limit-sent >= c.depth/2:
+	case taken > c.asked && c.reads < maxReads:
+		c.ask(taken, 0)
+	case taken == c.asked && c.drain && c.reads == 0:
+		c.ask(taken, c.pause)
 	}
-	var ctx context.Context
-	ctx, c.stop = context.WithCancel(context.Background())
-	c.answer, c.asked = make(chan level, 1), taken
-	go c.read(ctx, c.answer, pause)
-	return c.answer
+	return c.answers
 }
 
-func (c *credits) read(ctx context.Context, answer chan<- level, pause time.Duration) {
+func (c *credits) ask(taken int64, pause time.Duration) {
+	c.asked = taken
+	c.reads++
+	ctx, answers := c.ctx, c.answers
+	go func() {
+		n, err := c.d.bootLevel(ctx, pause)
+		answers <- level{taken, n, err}
+	}()
+}
+
+// bootLevel reads how many bytes are in the boot FIFO, after a pause.
+func (d *Device) bootLevel(ctx context.Context, pause time.Duration) (int64, error) {
 	if err := sleep(ctx, pause); err != nil {
-		answer <- level{err: err}
-		return
+		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	v, err := c.d.ReadReg(ctx, c.d.regs.BootFIFOCount, 8)
-	words, ok := c.d.regs.BootFIFOWords(v)
-	if err == nil && !ok {
-		err = fmt.Errorf("boot FIFO count %#x: %w", v, errLevel)
+	v, err := d.ReadReg(ctx, d.regs.BootFIFOCount, 8)
+	if err != nil {
+		return 0, err
 	}
-	answer <- level{int64(words) * 8, err}
+	words, ok := d.regs.BootFIFOWords(v)
+	if !ok {
+		return 0, fmt.Errorf("boot FIFO count %#x: %w", v, errLevel)
+	}
+	return int64(words) * 8, nil
 }
 
-// grant takes an answer from poll. A level that cannot be read now (the chip
-// may be busy, or in reset) is asked for again later; the stream's own
-// timeout bounds that.
+// grant takes a level in. One that cannot be read now (the chip may be busy, or
+// in reset) is asked for again later; the stream's own timeout bounds that.
 func (c *credits) grant(l level) error {
-	c.end()
+	c.reads--
 	if errors.Is(l.err, usb.ErrNoDevice) || errors.Is(l.err, usb.ErrClosed) {
 		return l.err
 	}
-	limit := c.asked - l.bytes + c.depth
-	c.drain = l.err != nil || l.bytes > 0
-	if l.err != nil || limit <= c.limit {
-		c.pause = min(2*c.pause, maxPoll)
-		return nil
+	limit := l.asked - l.bytes + c.depth
+	more := l.err == nil && limit > c.limit
+	if more {
+		c.limit = limit
 	}
-	c.limit, c.pause = limit, minPoll
+	if l.asked == c.asked { // not overtaken by a later read
+		c.drain = l.err != nil || l.bytes > 0
+		c.pause = min(max(2*c.pause, minPoll), maxPoll)
+		if more {
+			c.pause = 0
+		}
+	}
 	return nil
-}
-
-// end forgets the answer that was asked for.
-func (c *credits) end() {
-	if c.answer != nil {
-		c.stop()
-		c.answer = nil
-	}
 }

@@ -3,8 +3,10 @@
 package usbbackend
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,14 +38,15 @@ type port struct {
 	retry   time.Time // not to be tried again before
 }
 
-// Run calls serve in a goroutine of its own for every RShim that appears,
-// until ctx ends; it returns when all of them have. serve owns the device and
-// closes it.
+// Run calls adopt for every RShim that appears, until ctx ends. What adopt
+// returns owns the device, serves it in a goroutine of its own, and closes it;
+// Run returns when all of these have. RShims that are there at the same time
+// are adopted in the order of their locations.
 //
 // A device that enumerated below high speed (a race between the host
 // controllers of BMC chips) has its port reset so that it enumerates anew. If
 // that does not help it is served all the same.
-func (f *Finder) Run(ctx context.Context, serve func(context.Context, *Device)) error {
+func (f *Finder) Run(ctx context.Context, adopt func(*Device) func(context.Context) error) error {
 	log := f.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -63,6 +66,7 @@ func (f *Finder) Run(ctx context.Context, serve func(context.Context, *Device)) 
 		if err != nil && ctx.Err() == nil {
 			log.Warn("cannot list USB devices", "op", "scan", "err", err)
 		}
+		slices.SortFunc(infos, func(a, b usb.Info) int { return compareLocations(a.Location, b.Location) })
 		for _, info := range infos {
 			if _, ok := reg.GenerationOf(info.Vendor, info.Product); !ok {
 				continue
@@ -83,8 +87,10 @@ func (f *Finder) Run(ctx context.Context, serve func(context.Context, *Device)) 
 				continue
 			}
 			p.serving = true
+			serve := adopt(d)
 			wg.Go(func() {
-				serve(ctx, d)
+				err := serve(ctx)
+				log.Debug("no longer served", "device", d.Name(), "err", err)
 				select {
 				case ended <- info.Location:
 				case <-ctx.Done():
@@ -135,4 +141,14 @@ func (f *Finder) open(ctx context.Context, log *slog.Logger, info usb.Info, p *p
 		p.resets = 0
 	}
 	return d
+}
+
+// compareLocations orders by bus, then port by port.
+func compareLocations(a, b usb.Location) int {
+	abus, aports, aerr := a.Split()
+	bbus, bports, berr := b.Split()
+	if aerr != nil || berr != nil {
+		return cmp.Compare(a, b)
+	}
+	return cmp.Or(cmp.Compare(abus, bbus), slices.Compare(aports, bports))
 }

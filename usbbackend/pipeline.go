@@ -284,7 +284,7 @@ func (p *pipeline) wait(ctx context.Context) error {
 	select {
 	case <-done:
 		return nil
-	case l := <-p.credits.poll(p.taken):
+	case l := <-p.credits.poll(p.taken, p.sent):
 		return p.credits.grant(l)
 	case <-ctx.Done():
 		return ctx.Err()
@@ -301,6 +301,9 @@ func (p *pipeline) wait(ctx context.Context) error {
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return ctx.Err()
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

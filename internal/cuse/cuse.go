@@ -19,6 +19,11 @@
 //     truncate, ftruncate, fsync and splice fail with EINVAL in the kernel,
 //     mmap with ENODEV.
 //
+// The process that runs a Server must not open the node with package os, nor
+// put it into its own epoll by other means: the kernel then asks the Server
+// whether the file is ready while it locks the very epoll through which Go
+// would learn of the question, for ever.
+//
 // When Run ends, calls in progress fail with ECONNABORTED, later ones on files
 // that are still open with ENOTCONN (poll wakes up with POLLERR), and an open
 // finds no node.

@@ -28,20 +28,37 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// runHelper is another program that uses a node: "write PATH SIZE" makes one
-// write, says how it went, and makes one more for each line of its input;
-// "hold PATH SIZE" opens the node and does nothing.
+// runHelper is another program that uses a node:
+//
+//	write PATH SIZE   makes a write, says how it went, and makes one more
+//	                  for each line of its input
+//	hold PATH 0       opens the node and does nothing
+//	read PATH SIZE    reads once, as a Go program does
+//	echo PATH 0       is "echo -n hello > PATH", as a Go program does it
 func runHelper(args []string) {
 	runtime.LockOSThread() // signals come for this thread
 	signal.Notify(make(chan os.Signal, 1), unix.SIGUSR1)
 	in := bufio.NewScanner(os.Stdin)
 	fmt.Println(unix.Gettid())
+	size, _ := strconv.Atoi(args[2])
+	switch args[0] {
+	case "read":
+		f, err := os.Open(args[1])
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(f.Read(make([]byte, size)))
+		return
+	case "echo":
+		fmt.Println(os.WriteFile(args[1], []byte("hello"), 0o666))
+		return
+	}
 	fd, err := unix.Open(args[1], unix.O_RDWR, 0)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	size, _ := strconv.Atoi(args[2])
 	for args[0] == "write" {
 		n, err := unix.Write(fd, make([]byte, size))
 		fmt.Println(n, err)

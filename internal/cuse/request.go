@@ -26,7 +26,9 @@ func (r *request) serve() {
 	n, err := r.call()
 	if r.answer(n, err) != nil && r.opened != 0 {
 		// The kernel will not release what it does not know of.
-		r.c.takeFile(r.opened).release()
+		if f := r.c.takeFile(r.opened); f != nil {
+			f.release()
+		}
 	}
 	buffers.Put(r.buf)
 }

@@ -99,7 +99,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestKernelGone(t *testing.T) {
+func TestGone(t *testing.T) {
 	var released atomic.Int32
 	k := serving(t, Options{}, funcs{release: func(context.Context) { released.Add(1) }})
 	k.open()

@@ -48,7 +48,8 @@ func (l *launch) build(ctx context.Context) error {
 		return err
 	}
 	for _, cmd := range l.job.Cmds {
-		if err := l.goTool(ctx, false, "build", "-trimpath", "-ldflags=-s -w", "-o", l.path("bin", path.Base(cmd)), cmd); err != nil {
+		name := l.path("bin", defaultTo(cmd.Name, path.Base(cmd.Path)))
+		if err := l.goTool(ctx, cmd.Cgo, "build", "-trimpath", "-ldflags=-s -w", "-tags", cmd.Tags, "-o", name, cmd.Path); err != nil {
 			return err
 		}
 	}

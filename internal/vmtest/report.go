@@ -40,19 +40,26 @@ func Need(t testing.TB, names ...string) {
 	t.Skip(msg)
 }
 
-// Needs is what the lane needs on the host.
-func (l Lane) Needs() []string {
-	if l == AST2600 {
-		return []string{"go", "qemu-system-arm", "fdtput", "apt-get", "dpkg-deb"}
+// NeedLane is Need for all that the lane's machines ask of the host. Machines are left out of -short runs.
+func NeedLane(t testing.TB, lane Lane) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("no machines in a short run")
 	}
-	return []string{"go", "gcc", "make", "patch", "flex", "bison", "bc", "xz", "dpkg-query", umlSourceTar}
+	Need(t, "go")
+	switch lane {
+	case UML:
+		Need(t, "gcc", "make", "patch", "flex", "bison", "bc", "xz", "dpkg-query", umlSourceTar)
+	case AST2600:
+		Need(t, "qemu-system-arm", "fdtput", "apt-get", "dpkg-deb")
+	}
 }
 
 // Run runs the job and makes every test of the guest a subtest of t: t.Name()/internal/cuse/TestX/sub. A -test.run
 // pattern with slashes reaches the guest: only the packages and tests that it names are run there.
 func Run(t *testing.T, m Machine, job Job) *Result {
 	t.Helper()
-	Need(t, m.Lane.Needs()...)
+	NeedLane(t, m.Lane)
 	depth := strings.Count(t.Name(), "/") + 1
 	job.Tests = selectTests(job.Tests, flag.Lookup("test.run").Value.String(), depth)
 	if len(job.Tests) == 0 {
@@ -80,10 +87,12 @@ func (p *PackageResult) report(t *testing.T) {
 	for _, test := range p.Tests {
 		t.Run(test.Name, test.report)
 	}
+	t.Logf("%v in the machine", p.Elapsed.Round(time.Millisecond))
 	for _, m := range p.Metrics {
 		t.Logf("METRIC %s %g %s", m.Name, m.Value, m.Unit)
 	}
 	switch {
+	case p.Err == "exit code 1" && t.Failed(): // the tests above say why
 	case p.Err != "":
 		t.Errorf("%s: %s\n%s", p.Path, p.Err, tail(p.Output, 60))
 	case len(p.Tests) == 0:
@@ -97,7 +106,9 @@ func (r *TestResult) report(t *testing.T) {
 	}
 	switch r.Action {
 	case "pass":
-		t.Log(r.Output)
+		if r.Output != "" {
+			t.Log(r.Output)
+		}
 	case "skip":
 		t.Skip(r.Output)
 	case "fail":

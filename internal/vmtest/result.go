@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,12 +57,12 @@ type Metric struct {
 	Unit  string
 }
 
-func newResult(job Job) *Result {
-	res := &Result{}
-	for _, p := range job.Tests {
-		res.Packages = append(res.Packages, &PackageResult{Path: p.Path})
+func newResult(tests []Package) *Result {
+	r := &Result{}
+	for _, p := range tests {
+		r.Packages = append(r.Packages, &PackageResult{Path: p.Path})
 	}
-	return res
+	return r
 }
 
 // follow reads the machine's console and events until it ends.
@@ -72,20 +73,24 @@ func (r *Result) follow(ctx context.Context, p *machineProcess, deadline time.Du
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline+15*time.Second, fmt.Errorf("no end after %v", deadline))
 	defer cancel()
 
-	done := make(chan struct{}) // all runs ended
-	var events error
 	var console bytes.Buffer
+	var events error
+	done := make(chan struct{}) // the guest has nothing more to say
 	var wg sync.WaitGroup
 	wg.Go(func() { io.Copy(&console, p.console) })
-	wg.Go(func() { events = r.readEvents(p.events, done, log) })
+	wg.Go(func() {
+		events = r.readEvents(p.events, log)
+		close(done)
+		io.Copy(io.Discard, p.events)
+	})
 
 	var ended error
 	select {
 	case <-p.exited:
 	case <-done:
-		select { // give the machine a moment to power off
+		select { // it powers itself off
 		case <-p.exited:
-		case <-time.After(10 * time.Second):
+		case <-time.After(3 * time.Second):
 		}
 	case <-ctx.Done():
 		ended = context.Cause(ctx)
@@ -106,17 +111,13 @@ func (r *Result) follow(ctx context.Context, p *machineProcess, deadline time.Du
 	return nil
 }
 
-// readEvents takes the guest's events in and closes done when the guest says that it is through.
-func (r *Result) readEvents(from io.Reader, done chan<- struct{}, log io.Writer) error {
+// readEvents takes the guest's events in until it says that it is through.
+func (r *Result) readEvents(from io.Reader, log io.Writer) error {
 	lines := bufio.NewReader(from)
-	finished := false
 	for {
 		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) && len(line) == 0 {
-			if !finished {
-				return errors.New("it ended before its tests did")
-			}
-			return nil
+		if err != nil {
+			return fmt.Errorf("it ended before its tests did (%w)", err)
 		}
 		var e guest.Event
 		if err := json.Unmarshal(line, &e); err != nil {
@@ -124,21 +125,20 @@ func (r *Result) readEvents(from io.Reader, done chan<- struct{}, log io.Writer)
 		}
 		switch e.Kind {
 		case guest.Boot:
+			if r.Boot != 0 { // and would for ever: User-Mode Linux starts itself again
+				return errors.New("it has restarted before its tests ended")
+			}
 			r.Boot = e.Elapsed
-			continue
 		case guest.Failed:
 			return errors.New(e.Text)
 		case guest.Done:
-			if !finished {
-				finished = true
-				close(done)
+			return nil
+		default:
+			if e.Run < 0 || e.Run >= len(r.Packages) {
+				return fmt.Errorf("event of run %d, which does not exist", e.Run)
 			}
-			continue
+			r.Packages[e.Run].event(e, log)
 		}
-		if e.Run < 0 || e.Run >= len(r.Packages) {
-			return fmt.Errorf("event of run %d, which does not exist", e.Run)
-		}
-		r.Packages[e.Run].event(e, log)
 	}
 }
 
@@ -149,7 +149,7 @@ func (p *PackageResult) event(e guest.Event, log io.Writer) {
 		fmt.Fprintf(log, "=== %s\n", p.Path)
 	case guest.Output:
 		p.raw.Write(e.Data)
-		log.Write(bytes.ReplaceAll(e.Data, []byte{testMark}, nil))
+		io.WriteString(log, plain(e.Data))
 	case guest.Exit:
 		p.state, p.Elapsed, p.passed = guest.Exit, e.Elapsed, e.Code == 0 && e.Text == ""
 		switch {
@@ -161,13 +161,15 @@ func (p *PackageResult) event(e guest.Event, log io.Writer) {
 	}
 }
 
-// testMark starts the lines that -test.v=test2json marks for the converter.
-const testMark = 0x16
+// plain removes what -test.v=test2json adds to the output for the converter.
+func plain(output []byte) string {
+	return strings.NewReplacer("\x16=== NAME  \n", "", "\x16", "").Replace(string(output))
+}
 
 // finish turns the raw output into tests and decides whether the package has given its verdict.
 func (p *PackageResult) finish() {
 	raw := p.raw.Bytes()
-	p.Output = string(bytes.ReplaceAll(raw, []byte{testMark}, nil))
+	p.Output = plain(raw)
 	switch {
 	case p.state == "":
 		p.Err = "was not run"
@@ -189,6 +191,9 @@ func (p *PackageResult) finish() {
 	}
 }
 
+// framing is what package testing prints around a test's own output.
+var framing = regexp.MustCompile(`^(=== (RUN|PAUSE|CONT|NAME) | *--- (PASS|FAIL|SKIP): )`)
+
 // parseTests reads the output of test2json.
 func parseTests(events []byte) ([]*TestResult, error) {
 	root := &TestResult{}
@@ -209,9 +214,14 @@ func parseTests(events []byte) ([]*TestResult, error) {
 		}
 		switch e.Action {
 		case "output":
-			t.Output += e.Output
+			if !framing.MatchString(e.Output) {
+				t.Output += e.Output
+			}
 		case "pass", "fail", "skip":
 			t.Action = e.Action
+		case "bench":
+			t.Output += e.Output
+			t.Action = "pass"
 		}
 	}
 }

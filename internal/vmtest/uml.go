@@ -52,7 +52,7 @@ func bootUML(ctx context.Context, l *launch) (*machineProcess, error) {
 		"mem=" + strconv.Itoa(l.machine.MemoryMiB) + "M",
 		"initrd=" + l.path("initrd"),
 		"con=null", "con0=null,fd:1", "ssl=null", "ssl0=null,fd:3",
-		"panic=-1",
+		"panic=-1", "dummy.numdummies=0",
 	}
 	tmp, err := memoryDir(l)
 	if err != nil {

@@ -8,6 +8,9 @@
 //
 // The host builds each package's test binary, boots the machine, and turns every test of the guest into a subtest of
 // its own. A guest that dies, hangs, panics, or ends without a verdict is a failure.
+//
+// Kernels are built or fetched on first use and kept in $BMC_RSHIM_CACHE, by default the user's cache directory. The
+// race detector does not run in UML, whose processes have 39-bit addresses, nor on arm.
 package vmtest
 
 import (
@@ -33,7 +36,7 @@ const (
 // Machine describes a machine; only Lane must be set.
 type Machine struct {
 	Lane       Lane
-	MemoryMiB  int           // 0: 512 for UML; the AST2600 board has its fixed 1024
+	MemoryMiB  int           // 0: 512 for UML, the board's 1024 for AST2600
 	KernelArgs []string      // more of the kernel's command line
 	Deadline   time.Duration // boot to power-off; 0: 5 minutes for UML, 10 for AST2600
 	Out        string        // UML: a directory of the host that the guest sees as guest.Out; "": nothing is kept
@@ -46,10 +49,18 @@ type Machine struct {
 // Job is what a machine shall run.
 type Job struct {
 	Tests []Package
-	Cmds  []string          // packages of commands, built and put on the guest's PATH
+	Cmds  []Cmd
 	Files map[string]string // absolute path in the guest -> file of the host
 	Env   []string          // more of the tests' environment
 	Log   io.Writer         // the tests' output as it comes, and what takes long; nil discards
+}
+
+// Cmd is a command that is built and put on the guest's PATH.
+type Cmd struct {
+	Path string // as for "go build", from the module's root: "./cmd/bmc-rshim"
+	Name string // "": the last element of Path
+	Tags string // build tags
+	Cgo  bool   // UML: build with cgo
 }
 
 // Package is a package whose tests run in the machine.
@@ -63,6 +74,20 @@ type Package struct {
 
 // buildMu makes the machines of one test binary build one after the other: two linkers at once help nobody.
 var buildMu = make(chan struct{}, 1)
+
+// Prepare gets the lane's kernel into the cache, which takes minutes the first time. Execute does so by itself.
+func Prepare(ctx context.Context, lane Lane, log io.Writer) error {
+	var err error
+	switch lane {
+	case UML:
+		_, err = umlKernel(ctx, log)
+	case AST2600:
+		_, err = ast2600Kernel(ctx, log)
+	default:
+		err = fmt.Errorf("vmtest: no such lane: %q", lane)
+	}
+	return err
+}
 
 // Execute runs the job in the machine. The error says why the machine or the build failed; how the tests went is in
 // the Result, which holds what is known even when there is an error.
@@ -96,7 +121,7 @@ func Execute(ctx context.Context, m Machine, job Job) (*Result, error) {
 	if err := l.build(ctx); err != nil {
 		return &Result{}, err
 	}
-	res := newResult(job)
+	res := newResult(job.Tests)
 	p, err := boot(ctx, l)
 	if err != nil {
 		return res, err

@@ -27,9 +27,6 @@ const (
 func (d *DPU) runBoot(ctx context.Context) {
 	d.mu.Lock()
 	mode := reg.BootMode(d.plain[d.m.BootControl])
-	if mode == reg.BootEMMCSwap { // BL2 swaps, and remembers that it has
-		d.plain[d.m.BootControl] = uint64(reg.BootEMMC)
-	}
 	if d.cfg.Generation == reg.BlueField3 {
 		bf := uint64(1) << 4 // DPU mode
 		if d.cfg.NICMode {
@@ -49,6 +46,8 @@ func (d *DPU) runBoot(ctx context.Context) {
 		if d.bootRShim(ctx) {
 			d.reboot()
 		}
+	case mode == reg.BootEMMCSwap:
+		d.reboot() // BL2 swaps the partitions, and then boots as ever
 	default:
 		if d.bootEMMC(ctx, mode) {
 			d.serveUpgrades(ctx)
@@ -180,7 +179,7 @@ func (d *DPU) serveUpgrades(ctx context.Context) {
 	}
 }
 
-// reboot is the installer's reboot into what it installed.
+// reboot is a reset of the chip by itself, to boot from eMMC.
 func (d *DPU) reboot() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

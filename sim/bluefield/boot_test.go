@@ -93,7 +93,7 @@ func TestInstall(t *testing.T) {
 			if err := d.WaitStage(t.Context(), bluefield.StageReady); err != nil {
 				t.Fatal(err)
 			}
-			inOrder(t, log(t, d), "boot mode (emmc)", "Linux up", "DPU is ready")
+			inOrder(t, log(t, d), "INFO[BL2]: start", "Linux up", "DPU is ready")
 			if took := time.Since(begun); took < 5*time.Second || took > 20*time.Second {
 				t.Errorf("installation and reboot took %v, want about ten seconds", took)
 			}

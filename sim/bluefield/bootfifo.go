@@ -116,8 +116,9 @@ func (d *DPU) readBoot(ctx context.Context, p []byte, idle time.Duration) int {
 		case len(b.pauses) > 0 && b.pauses[0].after <= b.drained:
 			wait = b.pauses[0].span
 			b.pauses = b.pauses[1:]
+			resume := b.resume.wait()
 			d.mu.Unlock()
-			if !sleep(ctx, wait) {
+			if !await(ctx, resume, wait) && ctx.Err() != nil {
 				return 0
 			}
 			continue
@@ -189,12 +190,16 @@ func (d *DPU) SetDrainRate(bytesPerSecond int64) {
 	d.boot.rate = bytesPerSecond
 }
 
-// HoldDrain stops the DPU from reading its boot FIFO, and lets it go on.
+// HoldDrain stops the DPU from reading its boot FIFO, and lets it go on, also
+// from a pause that is under way.
 func (d *DPU) HoldDrain(on bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.boot.hold = on
 	d.boot.data.ring()
+	if !on {
+		d.boot.resume.ring()
+	}
 }
 
 // PauseDrain makes the DPU stop reading its boot FIFO for a while once it has

@@ -126,6 +126,7 @@ type DPU struct {
 		fifo     ring8
 		room     bell // something was read
 		data     bell // something arrived, or reading resumed
+		resume   bell // a pause is to end
 		hold     bool
 		pauses   []pause
 		rate     int64

@@ -72,5 +72,18 @@ func TestPauseAndHold(t *testing.T) {
 		}
 		d.HoldDrain(false)
 		push(t, d, make([]byte, 8))
+
+		synctest.Wait()
+		d.PauseDrain(0, time.Hour)
+		push(t, d, make([]byte, 4096))
+		begun = time.Now()
+		go func() {
+			time.Sleep(time.Minute)
+			d.HoldDrain(false)
+		}()
+		push(t, d, make([]byte, 8))
+		if took := time.Since(begun); took != time.Minute {
+			t.Errorf("paused %v, want until it was ended", took)
+		}
 	})
 }

@@ -137,3 +137,23 @@ func TestResetHeldStaysNever(t *testing.T) {
 		}
 	})
 }
+
+func TestBootPartitionSwap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := start(t, bluefield.Config{})
+		m := d.Map()
+		left := 0
+		d.OnBus(func(present bool) {
+			if !present {
+				left++
+			}
+		})
+		write(d, m.BootControl, uint64(reg.BootEMMCSwap))
+		write(d, m.ResetControl, reg.ResetKey)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if left != 2 || read(d, m.BootControl) != uint64(reg.BootEMMC) || d.Stage() != bluefield.StageReady {
+			t.Errorf("%d resets, boot mode %d, stage %v; want 2, eMMC, ready", left, read(d, m.BootControl), d.Stage())
+		}
+	})
+}

@@ -30,30 +30,40 @@ const (
 	descEndpoint  = 5
 )
 
-// control carries out a control transfer. The caller holds mu.
-func (f *Function) control(s usb.Setup, data []byte) (int, error) {
-	switch {
-	case s.RequestType == reg.USBRequestRead && s.Request == 0 && f.goodSize(len(data)):
-		var b [8]byte
-		binary.LittleEndian.PutUint64(b[:], f.dpu.ReadReg(f.gen().FromUSB(s.Value, s.Index), len(data)))
-		return copy(data, b[:]), nil
-	case s.RequestType == reg.USBRequestWrite && s.Request == 0 && f.goodSize(len(data)):
-		var b [8]byte
-		copy(b[:], data)
-		f.dpu.WriteReg(f.gen().FromUSB(s.Value, s.Index), len(data), binary.LittleEndian.Uint64(b[:]))
-		return len(data), nil
-	case s.RequestType&0x60 == 0:
-		return f.standard(s, data)
-	}
-	return 0, usb.ErrStall
+// isRegister reports whether a control transfer of n bytes is an access to a
+// register, in a size that the chip answers.
+func (f *Function) isRegister(s usb.Setup, n int) bool {
+	return (s.RequestType == reg.USBRequestRead || s.RequestType == reg.USBRequestWrite) &&
+		s.Request == 0 && n == f.gen().USBSize(n)
 }
 
 func (f *Function) gen() reg.Generation { return f.dpu.Config().Generation }
 
-// goodSize reports whether the chip answers a register access of n bytes.
-func (f *Function) goodSize(n int) bool { return n == f.gen().USBSize(n) }
+// register makes a register access. The caller holds mu, which is let go
+// meanwhile, since the DPU tells others of it.
+func (f *Function) register(u *URB) (int, error) {
+	var b [8]byte
+	n := copy(b[:], u.Data)
+	f.mu.Unlock()
+	a := f.gen().FromUSB(u.Setup.Value, u.Setup.Index)
+	read := u.Setup.RequestType == reg.USBRequestRead
+	if read {
+		binary.LittleEndian.PutUint64(b[:], f.dpu.ReadReg(a, n))
+	} else {
+		f.dpu.WriteReg(a, n, binary.LittleEndian.Uint64(b[:]))
+	}
+	f.mu.Lock()
+	if read && u.ep.cur == u { // else the buffer is not ours any more
+		copy(u.Data, b[:n])
+	}
+	return n, nil
+}
 
+// standard carries out a standard request. The caller holds mu.
 func (f *Function) standard(s usb.Setup, data []byte) (int, error) {
+	if s.RequestType&0x60 != 0 {
+		return 0, usb.ErrStall
+	}
 	answer := func(b ...byte) (int, error) { return copy(data, b), nil }
 	switch s.Request {
 	case getDescriptor:

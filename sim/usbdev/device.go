@@ -136,7 +136,8 @@ func (t *transfer) complete(op string) {
 	d := t.d
 	d.mu.Lock()
 	var behind []*URB
-	if t.pipe != nil && t.urb.Err != nil && !t.pipe.failed {
+	if t.pipe != nil && t.urb.Err != nil && t.urb.Err != usb.ErrCancelled {
+		// It failed by itself: all that the endpoint still has is behind it.
 		t.pipe.failed = true
 		d.f.mu.Lock()
 		behind = d.f.takeBehind(&t.urb)

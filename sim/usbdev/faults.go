@@ -37,6 +37,22 @@ func (f *Function) Inject(x Fault) {
 	f.faults = append(f.faults, x)
 }
 
+// ClearFaults forgets the faults that have not struck yet.
+func (f *Function) ClearFaults() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults = nil
+}
+
+// SetErrorPause makes an endpoint wait after a failed transfer has completed,
+// before it goes on. It is for callers whose Complete cannot take back what is
+// queued behind.
+func (f *Function) SetErrorPause(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.errorPause = d
+}
+
 // dueFault counts a transfer that begins and returns the fault that is meant
 // for it. The caller holds mu.
 func (f *Function) dueFault(e *endpoint) (hit *Fault) {

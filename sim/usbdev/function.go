@@ -73,6 +73,8 @@ type Function struct {
 	rate    int64
 	link    pace.Pacer
 	faults  []Fault
+
+	errorPause time.Duration
 }
 
 // State is how a function stands on its bus.

@@ -5,6 +5,7 @@ package usbdev
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
@@ -25,6 +26,8 @@ type step struct {
 	err  error           // why, if not as it should
 	more <-chan struct{} // nothing moved: try again when this is closed,
 	wait time.Duration   // or after this time, if above 0
+
+	register bool // it is a register access, still to be made
 }
 
 // serve carries out an endpoint's transfers, one after the other.
@@ -42,6 +45,12 @@ func (f *Function) serve(ctx context.Context, e *endpoint) {
 			continue
 		}
 		s := f.step(e, u)
+		if s.register {
+			if s.n, s.err = f.register(u); e.cur != u {
+				f.mu.Unlock()
+				continue
+			}
+		}
 		u.Actual += s.n
 		wait := s.wait
 		if s.n > 0 {
@@ -109,10 +118,20 @@ func (f *Function) goOn(e *endpoint, err error) {
 	if err == nil {
 		return
 	}
+	resume := func() {
+		f.mu.Lock()
+		e.stopped = false
+		e.work.ring()
+		f.mu.Unlock()
+	}
 	f.mu.Lock()
-	e.stopped = false
-	e.work.ring()
+	wait := f.errorPause
 	f.mu.Unlock()
+	if wait > 0 && !errors.Is(err, usb.ErrStall) { // a halt keeps what is behind from moving
+		time.AfterFunc(wait, resume)
+		return
+	}
+	resume()
 }
 
 // finish completes an endpoint's transfers when their latency is over.
@@ -162,7 +181,10 @@ func (f *Function) step(e *endpoint, u *URB) step {
 	var s step
 	switch {
 	case e.Type == usb.Control:
-		n, err := f.control(u.Setup, u.Data)
+		if f.isRegister(u.Setup, len(u.Data)) {
+			return step{done: true, register: true}
+		}
+		n, err := f.standard(u.Setup, u.Data)
 		return step{n: n, done: true, err: err}
 	case len(e.raw) > 0 && e.In():
 		s = e.sendRaw(data)

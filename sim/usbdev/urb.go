@@ -52,18 +52,18 @@ type due struct {
 	at time.Time
 }
 
-// drop takes all transfers off the endpoint, to end with err. The caller
-// completes them.
+// drop takes all transfers off the endpoint, to end with err unless they were
+// only waiting for the latency. The caller completes them.
 func (e *endpoint) drop(err error) (ended []*URB) {
 	for _, d := range e.ending {
 		ended = append(ended, d.u)
 	}
 	if e.cur != nil {
-		ended = append(ended, e.cur)
+		e.queue = append([]*URB{e.cur}, e.queue...)
 	}
-	ended = append(ended, e.queue...)
-	for _, u := range ended {
+	for _, u := range e.queue {
 		u.Err = err
+		ended = append(ended, u)
 	}
 	e.ending, e.cur, e.queue, e.stopped = nil, nil, nil, false
 	e.work.ring()
@@ -141,8 +141,13 @@ func (f *Function) take(u *URB, behind bool) (ended []*URB) {
 		return ended
 	}
 	if e.cur == u {
+		e.cur = nil
 		ended = append(ended, u)
-		if e.cur = nil; behind {
+		if u.Actual == len(u.Data) && u.Actual > 0 && u.fault == nil {
+			e.work.ring()
+			return ended // all has moved
+		}
+		if behind {
 			ended = append(ended, f.takeBehind(u)...)
 		}
 	} else if i := slices.Index(e.queue, u); i >= 0 {

@@ -105,7 +105,10 @@ func (t *transfer) finish() {
 	}
 	err := errorOf(errno)
 	t.n = int(t.urb.actualLength)
-	if err == nil && e.chained && t.n < int(t.urb.bufferLength) {
+	switch all := t.n == int(t.urb.bufferLength); {
+	case all && t.n > 0 && errors.Is(err, usb.ErrCancelled):
+		err = nil // discarded when its last byte had moved
+	case !all && err == nil && e.chained:
 		// No host controller does this; USB/IP's other end might.
 		err = fmt.Errorf("%w: %w", usb.ErrProtocol, io.ErrShortWrite)
 	}

@@ -223,6 +223,16 @@ func TestCancelNewestFirst(t *testing.T) {
 	}
 }
 
+func TestCancelledTooLate(t *testing.T) {
+	k, d := newFake(t)
+	all := submit(t, d, 0x01, 8, 1)
+	k.end(t, 0x01, syscall.ENOENT, 8)
+	results(t, all, nil) // all of it has been sent
+	all = submit(t, d, 0x01, 0, 1)
+	k.end(t, 0x01, syscall.ENOENT, 0)
+	results(t, all, usb.ErrCancelled) // who knows
+}
+
 func TestCancelOfInLeavesOthers(t *testing.T) {
 	k, d := newFake(t)
 	all := submit(t, d, 0x82, 8, 3)

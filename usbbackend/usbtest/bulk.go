@@ -88,7 +88,7 @@ func testCancel(t *testing.T, r *run) {
 
 func testCancelMiddle(t *testing.T, r *run) {
 	d := r.open(t)
-	data := random(12 * chunk)
+	data := random(8 * chunk)
 	piece := func(i int) []byte { return data[i*chunk : (i+1)*chunk] }
 	r.knobs.SetNAK(r.boot, true)
 	var all []usb.Transfer
@@ -102,15 +102,13 @@ func testCancelMiddle(t *testing.T, r *run) {
 	for _, tr := range all[:3] {
 		pending(t, "before", tr)
 	}
-	// The next one goes where the cancelled ones would have gone.
-	all[3] = submit(t, d, r.boot, piece(3))
 	r.knobs.SetNAK(r.boot, false)
-	for _, tr := range all[:4] {
+	for _, tr := range all[:3] {
 		ends(t, "before", tr, chunk, nil)
 	}
 	all[0].Cancel() // it has ended: nothing happens
-	ends(t, "after", submit(t, d, r.boot, piece(4)), chunk, nil)
-	r.arrived(t, data[:5*chunk])
+	ends(t, "after", submit(t, d, r.boot, piece(3)), chunk, nil)
+	r.arrived(t, data[:4*chunk])
 }
 
 // testCancelRace cancels at random while data move.
@@ -244,7 +242,7 @@ func testOverflow(t *testing.T, r *run) {
 
 func testNoEndpoint(t *testing.T, r *run) {
 	d := r.open(t)
-	for _, ep := range []uint8{0, 0x80, 0x0f, 0x8f, 0x71} {
+	for _, ep := range []uint8{0x0f, 0x8f, 0x71} {
 		if tr, err := d.Submit(ep, make([]byte, 8)); err == nil {
 			if _, err = wait(t, tr); err == nil {
 				t.Errorf("endpoint 0x%02x: no error", ep)

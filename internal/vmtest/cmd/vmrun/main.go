@@ -2,9 +2,10 @@
 
 // Vmrun runs the tests of packages in a test machine and shows their output as it comes.
 //
-//	vmrun [flags] uml|ast2600 PACKAGE... [-test.run=X ...]
+//	vmrun [flags] uml|ast2600 [PACKAGE...] [-test.run=X ...]
 //
-// Packages are named from the module's root, as in ./internal/cuse. Exit code 1 means that a test or the machine
+// Packages are named from the module's root, as in ./internal/cuse; without any, vmrun only gets the machine's kernel
+// into the cache. Exit code 1 means that a test or the machine
 // failed, 2 a wrong command line.
 package main
 
@@ -39,7 +40,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	timeout := fs.Duration("timeout", 0, "of each package")
 	console := fs.Bool("console", false, "show the console at the end")
 	fs.Usage = func() {
-		fmt.Fprintln(stderr, "usage: vmrun [flags] uml|ast2600 PACKAGE... [-test.run=X ...]")
+		fmt.Fprintln(stderr, "usage: vmrun [flags] uml|ast2600 [PACKAGE...] [-test.run=X ...]")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {
@@ -48,14 +49,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	if fs.NArg() < 2 {
+	switch fs.NArg() {
+	case 0:
 		fs.Usage()
 		return 2
+	case 1:
+		if err := vmtest.Prepare(ctx, vmtest.Lane(fs.Arg(0)), stdout); err != nil {
+			fmt.Fprintln(stderr, "vmrun:", err)
+			return 1
+		}
+		return 0
 	}
 	m := vmtest.Machine{Lane: vmtest.Lane(fs.Arg(0)), MemoryMiB: *mem, Out: *out}
 	job := vmtest.Job{Log: stdout}
 	if *cmds != "" {
-		job.Cmds = strings.Split(*cmds, ",")
+		for path := range strings.SplitSeq(*cmds, ",") {
+			job.Cmds = append(job.Cmds, vmtest.Cmd{Path: path})
+		}
 	}
 	var testArgs []string
 	for _, arg := range fs.Args()[1:] {

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/bluefield-go/bmc-rshim/rshim"
+)
+
+// Exit codes. They are an interface: scripts branch on them.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // anything that has no code of its own
+	exitUsage       = 2   // wrong command line
+	exitRefused     = 3   // push: the image is bad or for another chip; nothing was touched
+	exitDPU         = 4   // push: the DPU reported an error during its boot
+	exitTimeout     = 5   // the DPU, or the input, took too long
+	exitDevice      = 6   // no such device, or it cannot be used now; nothing was touched
+	exitInterrupted = 130 // by SIGINT or SIGTERM
+)
+
+const exitCodes = `exit codes:
+  0    done
+  1    failed
+  2    wrong command line
+  3    push: the image is bad or for another chip; nothing was touched
+  4    push: the DPU reported an error during its boot
+  5    the DPU, or the input, took too long
+  6    no such device, or it cannot be used now; nothing was touched
+  130  interrupted
+`
+
+// exitError is an error that has decided on the exit code.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exitWith(code int, format string, args ...any) error {
+	return &exitError{code, fmt.Errorf(format, args...)}
+}
+
+func usageError(format string, args ...any) error { return exitWith(exitUsage, format, args...) }
+
+// exitCode is the exit code that tells of err.
+func exitCode(err error) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &e):
+		return e.code
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	}
+	return exitFailed
+}
+
+// unavailable gives an error of a device that cannot be used its exit code.
+func unavailable(err error) error {
+	for _, e := range []error{rshim.ErrGone, rshim.ErrNotOwner, rshim.ErrNotReady, rshim.ErrBusy, os.ErrNotExist, os.ErrPermission} {
+		if errors.Is(err, e) {
+			return &exitError{exitDevice, err}
+		}
+	}
+	return err
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim"
+	"github.com/bluefield-go/bmc-rshim/usbbackend"
+	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
+)
+
+// simulated is a USB bus with a simulated DPU.
+type simulated struct {
+	host usb.Host
+	wake <-chan struct{}
+	run  func(context.Context) // keeps the DPU alive
+}
+
+// attachPatience is how long a simulated device may take to attach.
+const attachPatience = 30 * time.Second
+
+// local is a device in this process.
+type local struct {
+	d    *rshim.Device
+	stop func()
+}
+
+// newLocal brings up a simulated DPU and what the daemon would run for it.
+func newLocal(ctx context.Context, sim *simulated, name string) (*local, error) {
+	set := rshim.NewSet(rshim.SetOptions{})
+	finder := usbbackend.Finder{Host: sim.host, Wake: sim.wake}
+	// It outlives an interrupted command, which has to leave things tidy.
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { sim.run(life) })
+	wg.Go(func() { _ = set.Run(life) })
+	wg.Go(func() {
+		_ = finder.Run(life, func(ctx context.Context, d *usbbackend.Device) { _ = set.Serve(ctx, d) })
+	})
+	l := &local{stop: func() { cancel(); wg.Wait() }}
+
+	ctx, done := context.WithTimeout(ctx, attachPatience)
+	defer done()
+	err := l.attach(ctx, set, name)
+	if err != nil {
+		l.stop()
+		return nil, err
+	}
+	return l, nil
+}
+
+// attach waits for the set's device.
+func (l *local) attach(ctx context.Context, set *rshim.Set, name string) error {
+	for len(set.Devices()) == 0 {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	l.d = set.Devices()[0]
+	if have := l.name(); name != "" && name != have {
+		return exitWith(exitDevice, "no %s: the simulated device is %s", name, have)
+	}
+	for {
+		changed := l.d.Changed()
+		state, reason := l.d.State()
+		if state == rshim.Attached {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err()
+			}
+			return exitWith(exitDevice, "%s is %v: %s", l.name(), state, reason)
+		}
+	}
+}
+
+func (l *local) close()       { l.stop() }
+func (l *local) name() string { return fmt.Sprintf("rshim%d", l.d.Index()) }
+
+func (l *local) misc(ctx context.Context) (string, error) { return l.d.Misc(ctx), ctx.Err() }
+
+func (l *local) setMisc(ctx context.Context, commands string) error {
+	return l.d.WriteMisc(ctx, commands)
+}
+
+func (l *local) openBoot(ctx context.Context) (bootStream, error) {
+	b, err := l.d.OpenBoot(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return b, nil
+}
+
+func (l *local) status(ctx context.Context) (status, error) {
+	s := parseMisc(l.d.Misc(ctx)).status(l.name())
+	st := l.d.Status()
+	s.State, s.Reason = st.State.String(), st.Reason
+	if p := st.Push; p.Phase != rshim.PushNone {
+		s.Push = &pushStatus{Phase: string(p.Phase), Bytes: p.Bytes, Seconds: seconds(p.Elapsed)}
+		if p.Err != nil {
+			s.Push.Error = p.Err.Error()
+		}
+	}
+	return s, ctx.Err()
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Bmc-rshim is the BMC's side of a BlueField DPU's RShim: the daemon that owns
+// the RShim over USB and serves /dev/rshimN, and the operator's commands that
+// go with it.
+//
+//	bmc-rshim daemon      serve the DPUs on the USB bus
+//	bmc-rshim push FILE   boot a DPU from a BFB, and follow it until it is up
+//	bmc-rshim status      show the devices
+//	bmc-rshim log         show a DPU's boot log
+//	bmc-rshim version     print the version
+//
+// Each command lists its flags with -h; exit codes are in exit.go.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// env is what a command runs in.
+type env struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	simulate       func(simFlags) (*simulated, error)
+}
+
+var commands = []struct {
+	name, summary string
+	run           func(ctx context.Context, e *env, args []string) error
+}{
+	{"daemon", "serve the DPUs on the USB bus", daemon},
+	{"push", "boot a DPU from a BFB, and follow it until it is up", pushCommand},
+	{"status", "show the devices", statusCommand},
+	{"log", "show a DPU's boot log", logCommand},
+	{"version", "print the version", versionCommand},
+}
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runIn(ctx, &env{stdin: stdin, stdout: stdout, stderr: stderr, simulate: simulate}, args)
+}
+
+// runIn runs the command that args begin with and returns the exit code.
+func runIn(ctx context.Context, e *env, args []string) int {
+	err := dispatch(ctx, e, args)
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	}
+	fmt.Fprintln(e.stderr, "bmc-rshim:", err)
+	return exitCode(err)
+}
+
+func dispatch(ctx context.Context, e *env, args []string) error {
+	if len(args) == 0 {
+		usage(e.stderr)
+		return usageError("no command given")
+	}
+	switch args[0] {
+	case "-h", "-help", "--help", "help":
+		usage(e.stdout)
+		return nil
+	case "-version", "--version":
+		return versionCommand(ctx, e, nil)
+	}
+	for _, c := range commands {
+		if c.name == args[0] {
+			return c.run(ctx, e, args[1:])
+		}
+	}
+	return usageError("no such command: %q; bmc-rshim -h lists them", args[0])
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "usage: bmc-rshim COMMAND [flags]\n\n")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+	}
+	fmt.Fprint(w, "\nbmc-rshim COMMAND -h shows the flags of a command.\n\n"+exitCodes)
+}
+
+// flags returns a flag set of a command whose -h prints usage, the flags, and
+// what else is to know.
+func flags(e *env, name, args, more string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {
+		fmt.Fprintf(fs.Output(), "usage: bmc-rshim %s [flags]%s\n\n", name, args)
+		fs.PrintDefaults()
+		if more != "" {
+			fmt.Fprint(fs.Output(), "\n"+more)
+		}
+	}
+	return fs
+}
+
+// parse parses a command's arguments, of which there are want beside the flags.
+func parse(e *env, fs *flag.FlagSet, args []string, want int) error {
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fs.SetOutput(e.stdout)
+		fs.Usage()
+		return err
+	case err == nil && fs.NArg() < want:
+		err = errors.New("FILE is missing")
+	case err == nil && fs.NArg() > want:
+		err = fmt.Errorf("too many arguments: %q", fs.Args()[want:])
+	}
+	if err != nil {
+		return usageError("%s: %v; bmc-rshim %s -h shows the flags", fs.Name(), err, fs.Name())
+	}
+	return nil
+}
+
+func versionCommand(_ context.Context, e *env, args []string) error {
+	if err := parse(e, flags(e, "version", "", ""), args, 0); err != nil {
+		return err
+	}
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	_, err := fmt.Fprintln(e.stdout, "bmc-rshim", version)
+	return err
+}

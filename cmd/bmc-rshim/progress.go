@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// progress is how far something has come.
+type progress struct {
+	Phase string  `json:"phase"` // checking, resetting, streaming, booting
+	Bytes int64   `json:"bytes"`
+	Total int64   `json:"total,omitempty"` // 0 if not known
+	Rate  float64 `json:"rate"`            // in bytes a second, of late
+	Image string  `json:"image,omitempty"` // of the BFB, that is passing
+}
+
+// result is how a push ended.
+type result struct {
+	Outcome  string  `json:"outcome"`
+	ExitCode int     `json:"exit_code"`
+	Device   string  `json:"device,omitempty"`
+	Bytes    int64   `json:"bytes"` // that the DPU took
+	Ready    bool    `json:"ready"` // the DPU is up
+	Stream   float64 `json:"stream_seconds"`
+	Elapsed  float64 `json:"elapsed_seconds"`
+	Error    string  `json:"error,omitempty"`
+}
+
+// Outcomes of a push that went well.
+const (
+	outcomeReady    = "ready"
+	outcomeStreamed = "streamed"
+)
+
+// outcomes are the exit codes of the others in words.
+var outcomes = map[int]string{
+	exitFailed: "failed", exitRefused: "refused", exitDPU: "dpu_error",
+	exitTimeout: "timed_out", exitDevice: "unavailable", exitInterrupted: "interrupted",
+}
+
+// reporter tells how a push goes. It is used by one goroutine.
+type reporter interface {
+	// every is how often progress wants to be called.
+	every() time.Duration
+	progress(p progress)
+	note(text string) // something is done
+	line(text string) // of the boot log
+	status(s status)
+	result(r result)
+}
+
+// people reports to a terminal, or in lines to a log.
+type people struct {
+	w   io.Writer
+	bar bool
+}
+
+// newPeople draws a bar if w is a terminal that can.
+func newPeople(w io.Writer) people {
+	p := people{w: w}
+	if f, ok := w.(*os.File); ok {
+		st, err := f.Stat()
+		term := os.Getenv("TERM")
+		p.bar = err == nil && st.Mode()&os.ModeCharDevice != 0 && term != "" && term != "dumb"
+	}
+	return p
+}
+
+func (p people) every() time.Duration {
+	if p.bar {
+		return 100 * time.Millisecond
+	}
+	return 5 * time.Second
+}
+
+const clearLine = "\r\x1b[K"
+
+func (p people) print(text string) {
+	if p.bar {
+		text = clearLine + text
+	}
+	fmt.Fprintln(p.w, text)
+}
+
+func (p people) progress(g progress) {
+	switch {
+	case p.bar:
+		fmt.Fprint(p.w, clearLine+g.drawn())
+	case g.Phase != "booting": // where the log itself shows how it goes
+		p.print(g.String())
+	}
+}
+
+func (p people) note(text string) { p.print(text) }
+func (p people) line(text string) { p.print("  " + strings.TrimSpace(text)) }
+
+func (p people) status(s status) {
+	p.print("")
+	s.print(p.w)
+}
+
+func (p people) result(r result) {
+	switch {
+	case r.Outcome == outcomeReady:
+		p.print(fmt.Sprintf("%s is ready, %.1f s after the start", r.Device, r.Elapsed))
+	case p.bar:
+		fmt.Fprint(p.w, clearLine)
+	}
+}
+
+// String is "streaming: 14.4 MiB of 32.0 MiB (45 %), 11.7 MiB/s, 2s left, image-v0".
+func (g progress) String() string {
+	var b strings.Builder
+	b.WriteString(g.Phase)
+	if g.Bytes > 0 {
+		b.WriteString(": " + size(g.Bytes))
+		if g.Total > 0 {
+			fmt.Fprintf(&b, " of %s (%d %%)", size(g.Total), g.percent())
+		}
+		fmt.Fprintf(&b, ", %s/s", size(int64(g.Rate)))
+		if left, ok := g.left(); ok {
+			fmt.Fprintf(&b, ", %v left", left)
+		}
+	}
+	if g.Image != "" {
+		b.WriteString(", " + g.Image)
+	}
+	return b.String()
+}
+
+// drawn is String as a bar, in less than 80 columns.
+func (g progress) drawn() string {
+	const width = 24
+	if g.Bytes == 0 || g.Phase == "booting" {
+		return g.Phase + "..."
+	}
+	if g.Total == 0 {
+		return fmt.Sprintf("%-9s %10s  %10s/s  %.20s", g.Phase, size(g.Bytes), size(int64(g.Rate)), g.Image)
+	}
+	full := int(width * g.percent() / 100)
+	bar := strings.Repeat("#", full) + strings.Repeat("-", width-full)
+	eta := ""
+	if left, ok := g.left(); ok {
+		eta = left.String()
+	}
+	return fmt.Sprintf("%-9s [%s] %3d%% %10s/s %6s  %.16s", g.Phase, bar, g.percent(), size(int64(g.Rate)), eta, g.Image)
+}
+
+func (g progress) percent() int64 {
+	return min(100, 100*g.Bytes/g.Total)
+}
+
+// left is how long the rest takes at the rate of late.
+func (g progress) left() (time.Duration, bool) {
+	if g.Total == 0 || g.Rate < 1 || g.Bytes > g.Total {
+		return 0, false
+	}
+	s := float64(g.Total-g.Bytes) / g.Rate
+	if s > 100*60*60 {
+		return 0, false
+	}
+	return time.Duration(s+0.5) * time.Second, true
+}
+
+// meter measures a rate over the last few seconds.
+type meter struct{ samples []sample }
+
+type sample struct {
+	at    time.Time
+	bytes int64
+}
+
+const meterSpan = 5 * time.Second
+
+func (m *meter) rate(bytes int64, now time.Time) float64 {
+	m.samples = append(m.samples, sample{now, bytes})
+	for len(m.samples) > 2 && now.Sub(m.samples[1].at) >= meterSpan {
+		m.samples = m.samples[1:]
+	}
+	first := m.samples[0]
+	if span := now.Sub(first.at).Seconds(); span > 0 {
+		return float64(bytes-first.bytes) / span
+	}
+	return 0
+}
+
+// events reports in JSON, an object a line. Names are an interface.
+type events struct{ enc *json.Encoder }
+
+func (e events) every() time.Duration { return time.Second }
+
+// put writes an event. What a reader that is gone does not get, it does not
+// miss.
+func (e events) put(event any) { _ = e.enc.Encode(event) }
+
+func (e events) progress(p progress) {
+	e.put(struct {
+		Event string `json:"event"`
+		progress
+	}{"progress", p})
+}
+
+func (e events) note(text string) {
+	e.put(struct {
+		Event string `json:"event"`
+		Text  string `json:"text"`
+	}{"note", text})
+}
+
+func (e events) line(text string) {
+	e.put(struct {
+		Event string `json:"event"`
+		Line  string `json:"line"`
+	}{"log", strings.TrimSpace(text)})
+}
+
+func (e events) status(s status) {
+	e.put(struct {
+		Event string `json:"event"`
+		status
+	}{"status", s})
+}
+
+func (e events) result(r result) {
+	e.put(struct {
+		Event string `json:"event"`
+		result
+	}{"result", r})
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !nosim
+
+package main
+
+import (
+	"context"
+	"flag"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
+	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
+)
+
+// simFlags are the flags of the simulated DPU.
+type simFlags struct {
+	chip  string
+	rate  int64
+	scale float64
+}
+
+func (s *simFlags) register(fs *flag.FlagSet) {
+	fs.StringVar(&s.chip, "simulate", "", "use a simulated DPU, `bf2|bf3`, and no hardware")
+	fs.Int64Var(&s.rate, "sim-rate", 40_000_000, "of the simulated DPU's USB link, in `bytes` a second; 0: no limit")
+	fs.Float64Var(&s.scale, "sim-scale", 1, "`factor` on the time that the simulated DPU's boot takes")
+}
+
+func (s *simFlags) on() bool { return s.chip != "" }
+
+// simConfigs are the DPUs that can be simulated.
+var simConfigs = map[string]bluefield.Config{
+	"bf2": {Generation: reg.BlueField2, Revision: 1, OPN: "MBF2H516A-CEEOT"},
+	"bf3": {Generation: reg.BlueField3, Revision: 1, OPN: "900-9D3B6-00CV-A"},
+}
+
+// simLocation is where it hangs on the bus: as on many a BMC, usb-2-1.7.
+const simLocation = "2-1.7"
+
+func simulate(s simFlags) (*simulated, error) {
+	cfg, ok := simConfigs[s.chip]
+	if !ok {
+		return nil, usageError("-simulate is bf2 or bf3, not %q", s.chip)
+	}
+	cfg.StageScale = s.scale
+	fn := usbdev.New(bluefield.New(cfg), usbdev.Options{LinkRate: s.rate, Latency: 125 * time.Microsecond})
+	return plug(fn), nil
+}
+
+// plug is a bus with a function on it.
+func plug(fn *usbdev.Function) *simulated {
+	bus := usbdev.NewBus()
+	bus.Plug(simLocation, fn)
+	return &simulated{
+		host: bus, wake: bus.Changes(),
+		run: func(ctx context.Context) { _ = fn.Run(ctx) },
+	}
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rshim_test
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim"
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
+	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
+	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
+)
+
+// TestAttachTrace holds the register accesses of an attach to the protocol:
+// nothing before the chip answers, then the access check, then the keepalive,
+// whose only regular traffic is one read.
+func TestAttachTrace(t *testing.T) {
+	generations(t, func(t *testing.T, g reg.Generation) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, rshim.Options{})
+			m := reg.For(g)
+			dpu := bluefield.New(bluefield.Config{Generation: g})
+			dpu.Record(1000)
+			fn := usbdev.New(dpu, usbdev.Options{})
+			r.start(fn)
+			begin := time.Now()
+			r.bus.Plug("1-1", fn)
+			r.attached(0)
+			if took := time.Since(begin); took < time.Second || took > 1200*time.Millisecond {
+				t.Errorf("attached after %v, want the access check's second and at most 200 ms", took)
+			}
+			trace := dpu.Recorded()
+			want := []bluefield.Access{
+				{Addr: m.FabricDim, Size: 8, Value: trace[0].Value},
+				{Addr: m.Scratchpad1, Size: 8},
+				{Write: true, Addr: m.Scratchpad1, Size: 8},
+			}
+			for range 100 {
+				want = append(want, bluefield.Access{Addr: m.Scratchpad1, Size: 8})
+			}
+			want = append(want,
+				bluefield.Access{Write: true, Addr: m.Scratchpad1, Size: 8, Value: reg.Keepalive},
+				bluefield.Access{Addr: m.Scratchpad1, Size: 8, Value: reg.Keepalive})
+			for i, w := range want {
+				if i >= len(trace) || trace[i] != w {
+					t.Fatalf("access %d is %+v, want %+v", i, trace[i], w)
+				}
+			}
+
+			time.Sleep(10 * time.Minute) // the boot log is quiet by then
+			dpu.Record(10000)
+			time.Sleep(time.Minute)
+			counts := make(map[bluefield.Access]int)
+			for _, a := range dpu.Recorded() {
+				a.Value = 0
+				counts[a]++
+			}
+			idle := map[bluefield.Access]int{
+				{Addr: m.Scratchpad1, Size: 8}:   200,
+				{Addr: m.ScratchBufCtl, Size: 8}: 30,
+			}
+			for a, n := range counts {
+				if n > idle[a]+1 {
+					t.Errorf("%d times %+v in an idle minute, want %d", n, a, idle[a])
+				}
+			}
+		})
+	})
+}
+
+// TestKeepalive: who clears scratchpad 1 to find out whether there is an owner
+// gets an answer in time, and debug data in it are left alone.
+func TestKeepalive(t *testing.T) {
+	generations(t, func(t *testing.T, g reg.Generation) {
+		bubble(t, bluefield.Config{Generation: g}, usbdev.Options{}, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
+			m, dpu := reg.For(g), fn.DPU()
+			for range 50 {
+				dpu.WriteReg(m.Scratchpad1, 8, 0)
+				time.Sleep(350 * time.Millisecond)
+				if v := dpu.ReadReg(m.Scratchpad1, 8); v != reg.Keepalive {
+					t.Fatalf("scratchpad 1 is %#x, want the keepalive", v)
+				}
+			}
+			dpu.WriteReg(m.Scratchpad3, 8, 1<<59)
+			dpu.WriteReg(m.Scratchpad1, 8, 0x1234)
+			time.Sleep(5 * time.Second)
+			if v := dpu.ReadReg(m.Scratchpad1, 8); v != 0x1234 {
+				t.Errorf("debug data in scratchpad 1 became %#x", v)
+			}
+		})
+	})
+}
+
+// TestContended: with a live owner elsewhere the RShim is left alone.
+func TestContended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, rshim.Options{})
+		m := reg.For(reg.BlueField3)
+		dpu := bluefield.New(bluefield.Config{})
+		stop := make(chan struct{})
+		go func() { // the host's driver
+			for {
+				dpu.WriteReg(m.Scratchpad1, 8, reg.Keepalive)
+				select {
+				case <-time.After(300 * time.Millisecond):
+				case <-stop:
+					return
+				}
+			}
+		}()
+		defer close(stop)
+		fn := usbdev.New(dpu, usbdev.Options{})
+		r.start(fn)
+		r.bus.Plug("1-1", fn)
+		d := r.device(0)
+		r.state(d, rshim.Contended)
+		dpu.Record(1000)
+		if _, err := d.OpenBoot(r.ctx); !errors.Is(err, rshim.ErrNotOwner) {
+			t.Errorf("OpenBoot: %v", err)
+		}
+		if err := d.WriteMisc(r.ctx, "SW_RESET 1\n"); !errors.Is(err, rshim.ErrNotOwner) {
+			t.Errorf("SW_RESET: %v", err)
+		}
+		if err := d.WriteReg(r.ctx, m.Scratchpad2, 8, 1); !errors.Is(err, rshim.ErrNotOwner) {
+			t.Errorf("WriteReg: %v", err)
+		}
+		for _, a := range dpu.Recorded() {
+			if a.Write {
+				t.Errorf("%+v was written", a)
+			}
+		}
+	})
+}
+
+// TestReset goes through the ways in which chips reset: pushes wait for the
+// chip to be ready, however long that takes, and not longer, and nothing of the
+// stream is sent to one that is not.
+func TestReset(t *testing.T) {
+	for name, tc := range map[string]struct {
+		b     bluefield.ResetBehaviour
+		err   error
+		after time.Duration // to the stream's begin, or to the error
+	}{
+		"healthy":             {after: 505 * time.Millisecond},
+		"slow":                {b: bluefield.ResetBehaviour{Drop: 15 * time.Second}, after: 15 * time.Second},
+		"back but not ready":  {b: bluefield.ResetBehaviour{Ready: 7 * time.Second}, after: 7500 * time.Millisecond},
+		"back but reads zero": {b: bluefield.ResetBehaviour{Ready: 7 * time.Second, ReadZero: true}, after: 7500 * time.Millisecond},
+		"held back":           {b: bluefield.ResetBehaviour{Held: 12 * time.Second}, after: 12505 * time.Millisecond},
+		"held back for good":  {b: bluefield.ResetBehaviour{Held: time.Hour}, err: rshim.ErrNoReset, after: 20 * time.Second},
+		"stays on the bus":    {b: bluefield.ResetBehaviour{Stay: true}, after: 505 * time.Millisecond},
+		"never back":          {b: bluefield.ResetBehaviour{Never: true}, err: os.ErrDeadlineExceeded, after: 60 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			generations(t, func(t *testing.T, g reg.Generation) {
+				bubble(t, bluefield.Config{Generation: g, Reset: tc.b}, usbdev.Options{}, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
+					stream := image(t, g, 50_000)
+					begin := time.Now()
+					b, err := d.OpenBoot(r.ctx)
+					if err != nil {
+						t.Fatal(err)
+					}
+					n, err := b.Write(r.ctx, stream)
+					took := time.Since(begin)
+					if !errors.Is(err, tc.err) {
+						t.Errorf("Write: %d, %v; want %v", n, err, tc.err)
+					}
+					if took < tc.after || took > tc.after+time.Second {
+						t.Errorf("took %v, want %v", took, tc.after)
+					}
+					if err := b.Close(r.ctx); !errors.Is(err, tc.err) {
+						t.Errorf("Close: %v, want %v", err, tc.err)
+					}
+					if err == nil {
+						arrived(t, fn, stream)
+						return
+					}
+					if n, _ := fn.BootSum(); n != 0 {
+						t.Errorf("%d bytes were sent to a chip that did not reset", n)
+					}
+				})
+			})
+		})
+	}
+}
+
+// TestSWReset: SW_RESET of misc resets the chip, which is attached again.
+func TestSWReset(t *testing.T) {
+	generations(t, func(t *testing.T, g reg.Generation) {
+		for _, b := range []bluefield.ResetBehaviour{{}, {Stay: true}, {Held: 3 * time.Second}} {
+			bubble(t, bluefield.Config{Generation: g, Reset: b}, usbdev.Options{}, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
+				dpu := fn.DPU()
+				dpu.WriteReg(reg.For(g).Scratchpad2, 8, 0xff)
+				dpu.Record(100)
+				if err := d.WriteMisc(r.ctx, "BOOT_MODE 1\nSW_RESET 1\n"); err != nil {
+					t.Fatal(err)
+				}
+				// No register is touched while the chip goes down.
+				trace := dpu.Recorded()
+				if last := trace[len(trace)-1]; !last.Write || last.Addr != reg.For(g).ResetControl {
+					t.Errorf("the last access is %+v, want the reset", last)
+				}
+				time.Sleep(400 * time.Millisecond)
+				if b.Stay || b.Held > 0 {
+					if more := len(dpu.Recorded()) - len(trace); more > 0 {
+						t.Errorf("%d accesses within 400 ms of the reset", more)
+					}
+				}
+				time.Sleep(10 * time.Second)
+				r.state(d, rshim.Attached)
+				if v := dpu.ReadReg(reg.For(g).Scratchpad2, 8); v == 0xff {
+					t.Error("the chip has not reset")
+				}
+			})
+		}
+	})
+}
+
+// TestShapes: endpoints are found whatever their addresses and order.
+func TestShapes(t *testing.T) {
+	for _, o := range []usbdev.Options{
+		{TMFIFOFirst: true},
+		{Reversed: true},
+		{TMFIFOFirst: true, Reversed: true, Boot: 0x05, TMOut: 0x03, TMIn: 0x86, TMInt: 0x84},
+	} {
+		bubble(t, bluefield.Config{}, o, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
+			stream := image(t, reg.BlueField3, 50_000)
+			if err := push(r.ctx, d, stream); err != nil {
+				t.Fatal(err)
+			}
+			arrived(t, fn, stream)
+		})
+	}
+}
+
+// TestManyDevices: eight devices attach in parallel, and one that does not
+// answer slows no other.
+func TestManyDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, rshim.Options{})
+		begin := time.Now()
+		for i := range 8 {
+			fn := usbdev.New(bluefield.New(bluefield.Config{}), usbdev.Options{})
+			r.start(fn)
+			fn.SetNAK(0, i == 3) // hung
+			r.bus.Plug(usb.Location([]string{"1-1", "1-2", "1-3", "1-4", "2-1", "2-2.1", "2-2.2", "2-2.3"}[i]), fn)
+		}
+		for i := range 8 {
+			if i != 3 {
+				r.attached(i)
+			}
+		}
+		if took := time.Since(begin); took > 1200*time.Millisecond {
+			t.Errorf("seven devices attached after %v", took)
+		}
+		if s, _ := r.device(3).State(); s != rshim.Probing {
+			t.Errorf("the hung device is %v", s)
+		}
+	})
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usbfs_test
+
+import (
+	"testing"
+
+	"github.com/bluefield-go/bmc-rshim/usbbackend/usbfs"
+	"github.com/bluefield-go/bmc-rshim/usbbackend/usbtest"
+)
+
+// TestVHCI runs the suite against a real kernel.
+func TestVHCI(t *testing.T) {
+	usbtest.Run(t, func(t *testing.T) *usbtest.Rig {
+		return usbtest.VHCI(t, usbfs.New(usbfs.Options{}))
+	})
+}
