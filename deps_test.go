@@ -27,7 +27,7 @@ var layers = []struct {
 	forbidden map[string]string
 }{
 	{
-		"L4 commands", []string{"cmd/", "internal/vmtest", "e2e"},
+		"L4 commands", []string{"cmd/", "internal/vmtest", "e2e", "scripts"},
 		map[string]string{module + "cmd/": "nothing imports a command"},
 	},
 	{

@@ -3,7 +3,9 @@
 package e2e_test
 
 import (
+	"os"
 	"testing"
+	"time"
 
 	"github.com/bluefield-go/bmc-rshim/internal/vmtest"
 )
@@ -15,7 +17,7 @@ var kernelTests = []vmtest.Package{
 	{Path: "./internal/cuse"},
 	{Path: "./internal/uevent"},
 	{Path: "./sim/usbip"},
-	{Path: "./e2e/guest"},
+	{Path: "./e2e/guest", Timeout: 15 * time.Minute},
 }
 
 // umlTests need the host's libraries, which only User-Mode Linux sees.
@@ -24,15 +26,26 @@ var umlTests = []vmtest.Package{
 }
 
 // cmds are on the PATH of the tests in both machines.
-var cmds = []vmtest.Cmd{}
+var cmds = []vmtest.Cmd{{Path: "./cmd/bmc-rshim", Tags: "nosim"}, {Path: "./cmd/bluefield-sim"}}
 
 func TestUML(t *testing.T) {
-	vmtest.Run(t, vmtest.Machine{Lane: vmtest.UML}, vmtest.Job{
-		Tests: append(kernelTests[:len(kernelTests):len(kernelTests)], umlTests...),
-		Cmds:  cmds,
-	})
+	run(t, vmtest.Machine{Lane: vmtest.UML}, append(kernelTests[:len(kernelTests):len(kernelTests)], umlTests...))
 }
 
 func TestAST2600(t *testing.T) {
-	vmtest.Run(t, vmtest.Machine{Lane: vmtest.AST2600}, vmtest.Job{Tests: kernelTests, Cmds: cmds})
+	run(t, vmtest.Machine{Lane: vmtest.AST2600}, kernelTests)
+}
+
+func run(t *testing.T, m vmtest.Machine, tests []vmtest.Package) {
+	vmtest.NeedLane(t, m.Lane)
+	image, err := vmtest.DebianBFB(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Deadline = 30 * time.Minute
+	vmtest.Run(t, m, vmtest.Job{
+		Tests: tests,
+		Cmds:  cmds,
+		Files: map[string]string{"/srv/debian.bfb": image},
+	})
 }

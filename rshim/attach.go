@@ -179,7 +179,7 @@ func (s *session) keepalive(ctx context.Context) {
 // Reset resets the chip (SW_RESET of misc). It returns when the reset has been
 // asked for; the device is Rebooting until the chip is back.
 func (d *Device) Reset(ctx context.Context) error {
-	s, err := d.owner()
+	s, err := d.owner(ctx)
 	if err == nil {
 		d.log.Info(fmt.Sprintf("rshim%d SW RESET", d.index))
 		err = s.reset(ctx)

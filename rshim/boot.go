@@ -48,7 +48,7 @@ func (d *Device) OpenBoot(ctx context.Context) (*BootStream, error) {
 }
 
 func (d *Device) openBoot(ctx context.Context) (*BootStream, error) {
-	s, err := d.owner()
+	s, err := d.owner(ctx)
 	if err != nil {
 		return nil, err
 	}

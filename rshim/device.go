@@ -184,24 +184,40 @@ func (d *Device) ReadReg(ctx context.Context, a reg.Addr, size int) (uint64, err
 
 // WriteReg writes a register of size bytes, 4 or 8, which only an owner may.
 func (d *Device) WriteReg(ctx context.Context, a reg.Addr, size int, v uint64) error {
-	s, err := d.owner()
+	s, err := d.owner(ctx)
 	if err == nil {
 		err = s.write(ctx, a, size, v)
 	}
 	return d.opError("write register", err)
 }
 
-// owner returns the session if it is attached, otherwise why it is not.
-func (d *Device) owner() (*session, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch d.state {
-	case Attached:
-		return d.sess, nil
-	case Contended:
-		return nil, ErrNotOwner
-	case Absent:
-		return nil, ErrGone
+// ownerPatience is how long an operation waits for a device that is being
+// checked, or off the bus for the moment: a chip that has just rebooted is
+// attached in two or three seconds.
+const ownerPatience = 5 * time.Second
+
+// owner returns the session once the device is attached, otherwise why it is
+// not.
+func (d *Device) owner(ctx context.Context) (s *session, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, ownerPatience, ErrNotReady)
+	defer cancel()
+	d.await(ctx, func() bool {
+		switch d.state {
+		case Attached:
+			s, err = d.sess, nil
+		case Contended:
+			err = ErrNotOwner
+		case Absent:
+			err = ErrGone
+			return false
+		default:
+			err = ErrNotReady
+			return false
+		}
+		return true
+	})
+	if err != nil && context.Cause(ctx) == context.Canceled {
+		err = context.Canceled
 	}
-	return nil, ErrNotReady
+	return s, err
 }

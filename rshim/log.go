@@ -110,8 +110,8 @@ func (d *Device) bootLog(clear bool) []LogLine {
 // refreshLog reads the chip's buffer now, so that what the chip has written so
 // far is in the log when it returns.
 func (d *Device) refreshLog(ctx context.Context) {
-	s, err := d.owner()
-	if err != nil {
+	s := d.session()
+	if s == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, semaphoreMax)

@@ -111,7 +111,7 @@ func (d *Device) change(valid bool, want string, f func(*settings)) error {
 
 // SetBootMode sets what the chip boots from after its next reset.
 func (d *Device) SetBootMode(ctx context.Context, m reg.BootMode) error {
-	s, err := d.owner()
+	s, err := d.owner(ctx)
 	if err == nil {
 		err = s.write(ctx, s.regs.BootControl, 8, uint64(m))
 	}

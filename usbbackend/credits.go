@@ -33,6 +33,7 @@ type credits struct {
 	d     *Device
 	depth int64 // bytes; 0: no limit
 	limit int64 // offset of the stream that may be sent up to
+	tuner *tuner
 
 	asked   int64         // value of taken when the last read was issued, -1 before
 	drain   bool          // the FIFO was not empty when last read, so that it can drain further
@@ -56,7 +57,8 @@ func (c *credits) start(d *Device) {
 	*c = credits{d: d, asked: -1, answers: make(chan level, maxReads)}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	if d.gen == reg.BlueField3 {
-		c.depth = int64(d.regs.BootFIFODepth) * 8
+		n := d.regs.BootFIFODepth * 8
+		c.depth, c.tuner = int64(n), newTuner(n/8, n/4, n/2, n)
 	}
 }
 
@@ -67,27 +69,22 @@ func (c *credits) end() {
 	}
 }
 
-// segment is how much to send in one transfer: little, so that what has arrived
-// is soon known, while it is the round trips that set the pace; more, for less
-// work, while it is the chip or the wire.
+// segment is how much to send in one transfer.
 func (c *credits) segment() int {
-	switch {
-	case c.depth == 0:
+	if c.depth == 0 {
 		return segmentSize
-	case c.drain:
-		return int(c.depth / 4)
 	}
-	return int(c.depth / 8)
+	return c.tuner.size()
 }
 
 func (c *credits) allow(end int64) bool { return c.depth == 0 || end <= c.limit }
 
-// poll returns where fill levels arrive, after asking for one if room is short
-// and there is something to be learned. The device has taken the stream up to
+// poll returns where fill levels arrive, after asking for one if there is not
+// all the room there can be, and something to be learned. The device has taken the stream up to
 // taken, and has been sent up to sent.
 func (c *credits) poll(taken, sent int64) <-chan level {
 	switch {
-	case c.depth == 0 || c.limit-sent >= c.depth/2:
+	case c.depth == 0 || c.limit-sent >= c.depth:
 	case taken > c.asked && c.reads < maxReads:
 		c.ask(taken, 0)
 	case taken == c.asked && c.drain && c.reads == 0:
@@ -144,4 +141,18 @@ func (c *credits) grant(l level) error {
 		}
 	}
 	return nil
+}
+
+// took tells that the device has taken the stream up to taken.
+func (c *credits) took(taken int64) {
+	if c.tuner != nil {
+		c.tuner.took(taken)
+	}
+}
+
+// idled tells that the stream did not get on for reasons of its own.
+func (c *credits) idled(taken int64) {
+	if c.tuner != nil {
+		c.tuner.restart(taken)
+	}
 }

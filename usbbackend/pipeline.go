@@ -213,6 +213,7 @@ func (p *pipeline) take(n int) {
 	if n > 0 {
 		p.taken += int64(n)
 		p.moved, p.faults = time.Now(), 0
+		p.credits.took(p.taken)
 	}
 	s := &p.queue[0]
 	s.t, s.data = nil, s.data[n:]
@@ -292,6 +293,7 @@ func (p *pipeline) wait(ctx context.Context) error {
 		return &usb.OpError{Op: "boot", Location: p.d.info.Location, Err: usb.ErrNoDevice}
 	case <-timer.C:
 	}
+	p.credits.idled(p.taken)
 	p.cancel() // finds out how much of the oldest transfer was taken
 	p.looked = time.Now()
 	if time.Since(p.moved) >= p.stall {

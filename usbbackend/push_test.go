@@ -48,8 +48,8 @@ var profiles = []profile{
 
 // bound is what the link lets through, in bytes a second. A BlueField-3 must
 // not be sent more than its FIFO is known to have room for. That a byte has
-// arrived is known one latency after its transfer went (of 1 KiB, which is as
-// small as makes sense), and that it has been read one more latency later, so
+// arrived is known one latency after its transfer went (of 1 KiB: those of less
+// would cost more than they gain), and that it has been read one more latency later, so
 // that no more than a FIFO full gets through in that time.
 func (p profile) bound() float64 {
 	b := float64(linkRate)
@@ -163,8 +163,8 @@ func pushTo(tb testing.TB, p profile, rate int64, s strategy, size int) time.Dur
 }
 
 // TestPushRate holds the push to 95 % of what the link lets through, and to
-// being ahead of the baseline; where that leaves the link no time to spare, the
-// reads of the fill level may cost 1 %. Time is virtual: the rates are those of the
+// being ahead of the baseline, or level with it where both keep the link busy
+// all the time. Time is virtual: the rates are those of the
 // protocol, exact and the same on every machine.
 func TestPushRate(t *testing.T) {
 	const size = 16 << 20
@@ -181,7 +181,7 @@ func TestPushRate(t *testing.T) {
 		if ours < 0.95*bound {
 			t.Errorf("%v: %.2f MB/s are %.1f %% of what the link lets through", p, ours/1e6, 100*ours/bound)
 		}
-		if ours < 0.99*base {
+		if ours < 0.998*base {
 			t.Errorf("%v: %.2f MB/s, the baseline does %.2f", p, ours/1e6, base/1e6)
 		}
 	}

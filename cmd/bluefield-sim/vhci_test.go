@@ -30,12 +30,18 @@ func TestVHCI(t *testing.T) {
 		code <- run(ctx, args, stdin, stdout, &errs)
 		stdout.Close()
 	}()
-	lines := bufio.NewScanner(events)
+	lines := make(chan string, 1000) // read at all times, as the program waits for its reader
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(events); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
 	until := func(want string) {
 		t.Helper()
 		var seen []string
-		for lines.Scan() {
-			if seen = append(seen, lines.Text()); strings.HasPrefix(lines.Text(), want) {
+		for line := range lines {
+			if seen = append(seen, line); strings.HasPrefix(line, want) {
 				return
 			}
 		}

@@ -20,7 +20,7 @@ type conf struct {
 
 // remark is what is to be said about a line of the file.
 type remark struct {
-	line int // from 1
+	line int  // from 1
 	bad  bool // the line is wrong, rather than just of no effect
 	text string
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,13 +13,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/bluefield-go/bmc-rshim/internal/devnode"
-	"github.com/bluefield-go/bmc-rshim/internal/uevent"
 	"github.com/bluefield-go/bmc-rshim/rshim"
-	"github.com/bluefield-go/bmc-rshim/usbbackend"
-	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
 )
 
 // defaultConf is read if it exists.
@@ -53,7 +49,7 @@ func daemon(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return usageError("daemon: %v", err)
 	}
-	bus, err := o.bus(e)
+	bus, err := o.bus(e, log)
 	if err != nil {
 		return err
 	}
@@ -70,7 +66,7 @@ func daemon(ctx context.Context, e *env, args []string) error {
 		log.Warn("no device files", "op", "cuse", "err", err)
 	}
 	saveMemory()
-	err = serve(ctx, o, c, bus, log)
+	err = o.serveDevices(ctx, c, bus, log)
 	if ctx.Err() != nil {
 		log.Info("ended by a signal")
 		return nil
@@ -78,8 +74,8 @@ func daemon(ctx context.Context, e *env, args []string) error {
 	return err
 }
 
-// bus returns the USB host that the flags select.
-func (o *daemonOptions) bus(e *env) (*simulated, error) {
+// bus returns the USB bus that the flags select.
+func (o *daemonOptions) bus(e *env, log *slog.Logger) (*usbBus, error) {
 	if o.sim.on() {
 		return e.simulate(o.sim)
 	}
@@ -87,5 +83,68 @@ func (o *daemonOptions) bus(e *env) (*simulated, error) {
 	if !ok {
 		return nil, usageError("daemon: no USB backend %q; this build has %s", o.usb, backendNames())
 	}
-	return &simulated{host: open(o.devRoot)}, nil
+	return newBus(open(o.devRoot), log), nil
+}
+
+// readConf reads the configuration file and logs what there is to say.
+func (o *daemonOptions) readConf(log *slog.Logger) (conf, error) {
+	name := cmp.Or(o.conf, defaultConf)
+	f, err := os.Open(name)
+	if o.conf == "" && errors.Is(err, fs.ErrNotExist) {
+		return conf{}, nil
+	}
+	if err != nil {
+		return conf{}, err
+	}
+	defer f.Close()
+	c, remarks, err := readConf(f)
+	for _, r := range remarks {
+		level := slog.LevelInfo
+		if r.bad {
+			level = slog.LevelWarn
+		}
+		log.Log(context.Background(), level, fmt.Sprintf("%s:%d: %s", name, r.line, r.text))
+	}
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
+}
+
+// serveDevices serves what is on the bus until ctx ends.
+func (o *daemonOptions) serveDevices(ctx context.Context, c conf, bus *usbBus, log *slog.Logger) error {
+	set := rshim.NewSet(rshim.SetOptions{
+		Device: rshim.Options{
+			BootTimeout: c.bootTimeout, USBTimeout: c.usbTimeout, DisplayLevel: c.displayLevel, Logger: log,
+		},
+		Present: func(ctx context.Context, d *rshim.Device) {
+			err := devnode.Run(ctx, d, devnode.Options{DevRoot: o.devRoot, Logger: log})
+			if err != nil && ctx.Err() == nil {
+				log.Error("the device has no files", "device", fmt.Sprintf("rshim%d", d.Index()), "op", "cuse", "err", err)
+			}
+		},
+	})
+	return bus.serve(ctx, set, log)
+}
+
+// haveCUSE says what is missing if device files cannot be made.
+func haveCUSE(devRoot string) error {
+	f, err := os.OpenFile(filepath.Join(devRoot, "cuse"), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("no device files without the kernel's cuse driver: %w (modprobe cuse, or build the kernel with CONFIG_CUSE)", err)
+	}
+	return f.Close()
+}
+
+// saveMemory suits Go's memory management to a BMC, where the daemon has 14
+// MiB: the heap is about 1 MiB and hardly changes, so that collecting it at
+// half of what is usual (at 2 MiB instead of 4) costs next to nothing. What a
+// push has needed is given back. Who sets GOGC or GOMEMLIMIT knows better.
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(10 << 20)
+	}
 }

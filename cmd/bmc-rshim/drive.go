@@ -23,7 +23,11 @@ func (p *push) drive(ctx context.Context) error {
 	p.opened, p.meter = time.Now(), meter{}
 	streamed := make(chan error, 1)
 	wg.Go(func() { streamed <- p.sender.run(inner, p.t, p.stream) })
-	lines := make(chan []string)
+	type news struct {
+		lines []string
+		err   error
+	}
+	log := make(chan news)
 	wg.Go(func() {
 		// Once the chip is back from its reset, all that misc shows is of
 		// this boot.
@@ -32,9 +36,9 @@ func (p *push) drive(ctx context.Context) error {
 		case <-inner.Done():
 			return
 		}
-		follow(inner, p.t, func(l []string) {
+		follow(inner, p.t, func(lines []string, err error) {
 			select {
-			case lines <- l:
+			case log <- news{lines, err}:
 			case <-inner.Done():
 			}
 		})
@@ -46,8 +50,9 @@ func (p *push) drive(ctx context.Context) error {
 		select {
 		case err := <-streamed:
 			p.streamEnded(err)
-		case l := <-lines:
-			for _, line := range l {
+		case n := <-log:
+			p.deaf = n.err
+			for _, line := range n.lines {
 				p.out.line(line)
 				p.watch.see(line, time.Now())
 			}
@@ -70,12 +75,14 @@ func (p *push) drive(ctx context.Context) error {
 
 func (p *push) progress(now time.Time) progress {
 	bytes, image, since := p.sender.sent()
-	g := progress{Phase: "streaming", Bytes: bytes, Total: p.total, Image: image, Rate: p.meter.rate(bytes, now)}
+	g := progress{Phase: "streaming", Bytes: bytes, Total: p.total, Image: image}
 	switch {
 	case !p.ended.IsZero():
 		g.Phase = "booting"
 	case since.IsZero():
 		g.Phase = "resetting"
+	default:
+		g.Rate = p.meter.rate(since, bytes, now)
 	}
 	return g
 }
@@ -140,9 +147,16 @@ func (p *push) verdict(now time.Time) (over bool, err error) {
 		if w.error != "" {
 			return true, p.dpuError("")
 		}
+		if w.ready {
+			p.out.note(fmt.Sprintf("%s is ready, %.1f s after the start", p.result.Device, now.Sub(p.began).Seconds()))
+		}
 		return true, nil
 	case late(p.deadline()):
-		return true, exitWith(exitTimeout, "the DPU was not ready %v after it had the image; %s", p.o.timeout, w.doing())
+		more := w.doing()
+		if p.deaf != nil {
+			more += "; its boot log cannot be read: " + p.deaf.Error()
+		}
+		return true, exitWith(exitTimeout, "the DPU was not ready %v after it had the image; %s", p.o.timeout, more)
 	}
 	return false, nil
 }

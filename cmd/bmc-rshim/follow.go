@@ -59,18 +59,20 @@ func (r *readLog) restore(ctx context.Context) {
 	}
 }
 
-// follow sends the boot log's lines to emit as they come, until ctx ends. What
-// cannot be read is tried again: a DPU that reboots is not to be asked.
-func follow(ctx context.Context, t target, emit func(lines []string)) {
+// follow gives the boot log's lines to emit as they come, until ctx ends. A log
+// that cannot be read is tried again, as the DPU may be rebooting, and emit is
+// told why.
+func follow(ctx context.Context, t target, emit func(lines []string, err error)) {
 	r := readLog{t: t}
 	defer r.restore(ctx)
 	var seen []string
 	for {
-		if lines, err := r.lines(ctx); err == nil {
-			if more := unseen(seen, lines); len(more) > 0 {
-				emit(more)
-			}
+		lines, err := r.lines(ctx)
+		if err == nil {
+			emit(unseen(seen, lines), nil)
 			seen = lines
+		} else if ctx.Err() == nil {
+			emit(nil, err)
 		}
 		timer := time.NewTimer(followPoll)
 		select {
@@ -113,7 +115,16 @@ func logCommand(ctx context.Context, e *env, args []string) error {
 		}
 	}
 	if *forever {
-		follow(ctx, t, print)
+		told := ""
+		follow(ctx, t, func(lines []string, err error) {
+			print(lines)
+			if err == nil {
+				told = ""
+			} else if told != err.Error() {
+				told = err.Error()
+				fmt.Fprintln(e.stderr, "bmc-rshim:", told)
+			}
+		})
 		return nil
 	}
 	r := readLog{t: t}

@@ -10,16 +10,7 @@ import (
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim"
-	"github.com/bluefield-go/bmc-rshim/usbbackend"
-	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
 )
-
-// simulated is a USB bus with a simulated DPU.
-type simulated struct {
-	host usb.Host
-	wake <-chan struct{}
-	run  func(context.Context) // keeps the DPU alive
-}
 
 // attachPatience is how long a simulated device may take to attach.
 const attachPatience = 30 * time.Second
@@ -31,17 +22,12 @@ type local struct {
 }
 
 // newLocal brings up a simulated DPU and what the daemon would run for it.
-func newLocal(ctx context.Context, sim *simulated, name string) (*local, error) {
+func newLocal(ctx context.Context, bus *usbBus, name string) (*local, error) {
 	set := rshim.NewSet(rshim.SetOptions{})
-	finder := usbbackend.Finder{Host: sim.host, Wake: sim.wake}
 	// It outlives an interrupted command, which has to leave things tidy.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	wg.Go(func() { sim.run(life) })
-	wg.Go(func() { _ = set.Run(life) })
-	wg.Go(func() {
-		_ = finder.Run(life, func(ctx context.Context, d *usbbackend.Device) { _ = set.Serve(ctx, d) })
-	})
+	wg.Go(func() { _ = bus.serve(life, set, nil) })
 	l := &local{stop: func() { cancel(); wg.Wait() }}
 
 	ctx, done := context.WithTimeout(ctx, attachPatience)

@@ -35,7 +35,7 @@ func main() {
 type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	simulate       func(simFlags) (*simulated, error)
+	simulate       func(simFlags) (*usbBus, error)
 }
 
 var commands = []struct {

@@ -105,11 +105,8 @@ func (p people) status(s status) {
 	s.print(p.w)
 }
 
-func (p people) result(r result) {
-	switch {
-	case r.Outcome == outcomeReady:
-		p.print(fmt.Sprintf("%s is ready, %.1f s after the start", r.Device, r.Elapsed))
-	case p.bar:
+func (p people) result(result) {
+	if p.bar {
 		fmt.Fprint(p.w, clearLine)
 	}
 }
@@ -178,7 +175,11 @@ type sample struct {
 
 const meterSpan = 5 * time.Second
 
-func (m *meter) rate(bytes int64, now time.Time) float64 {
+// rate takes how many bytes there were now, and none at since.
+func (m *meter) rate(since time.Time, bytes int64, now time.Time) float64 {
+	if m.samples == nil {
+		m.samples = []sample{{since, 0}}
+	}
 	m.samples = append(m.samples, sample{now, bytes})
 	for len(m.samples) > 2 && now.Sub(m.samples[1].at) >= meterSpan {
 		m.samples = m.samples[1:]

@@ -81,6 +81,7 @@ type push struct {
 	result result
 
 	watch  bootWatch
+	deaf   error // why the boot log cannot be read now
 	meter  meter
 	opened time.Time // when the boot stream was; zero: nothing was touched
 	ended  time.Time // when it was over
@@ -109,13 +110,9 @@ func (p *push) run(ctx context.Context, e *env, name string) (err error) {
 		return err
 	}
 	defer p.t.close()
-	st, err := p.t.status(ctx)
+	st, err := p.attached(ctx)
 	if err != nil {
-		return unavailable(err)
-	}
-	p.result.Device = st.Device
-	if st.State != "attached" {
-		return exitWith(exitDevice, "%s is %s, nothing was touched", st.Device, strings.TrimSuffix(st.State+": "+st.Reason, ": "))
+		return err
 	}
 	if err := p.inspect(ctx, st); err != nil {
 		return err
@@ -132,6 +129,32 @@ func (p *push) run(ctx context.Context, e *env, name string) (err error) {
 		}
 	}
 	return err
+}
+
+// returnPatience is how long a device may be away before a push: one that
+// reboots is back by then.
+const returnPatience = 20 * time.Second
+
+// attached waits for the device to be usable and returns its status.
+func (p *push) attached(ctx context.Context) (status, error) {
+	for end := time.Now().Add(returnPatience); ; {
+		st, err := p.t.status(ctx)
+		if err != nil {
+			return st, unavailable(err)
+		}
+		p.result.Device = st.Device
+		if st.State == "attached" {
+			return st, nil
+		}
+		if st.State == "contended" || time.Now().After(end) {
+			return st, exitWith(exitDevice, "%s is %s, nothing was touched", st.Device, strings.TrimSuffix(st.State+": "+st.Reason, ": "))
+		}
+		select {
+		case <-time.After(followPoll):
+		case <-ctx.Done():
+			return st, ctx.Err()
+		}
+	}
 }
 
 // extras opens what is sent after the image, and works out the total.
@@ -181,7 +204,7 @@ func (p *push) inspect(ctx context.Context, st status) error {
 		sum, err := p.img.inspect(ctx, g)
 		done <- checked{sum, err}
 	}()
-	tick := time.NewTicker(p.out.every())
+	tick, since := time.NewTicker(p.out.every()), time.Now()
 	defer tick.Stop()
 	for {
 		select {
@@ -194,7 +217,7 @@ func (p *push) inspect(ctx context.Context, st status) error {
 			return nil
 		case now := <-tick.C:
 			n := p.img.read.Load()
-			p.out.progress(progress{Phase: "checking", Bytes: n, Total: max(p.img.length, 0), Rate: p.meter.rate(n, now)})
+			p.out.progress(progress{Phase: "checking", Bytes: n, Total: max(p.img.length, 0), Rate: p.meter.rate(since, n, now)})
 		}
 	}
 }

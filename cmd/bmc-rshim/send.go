@@ -13,9 +13,13 @@ import (
 	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
 )
 
-// pieceSize is what the boot stream is written in: the most that one request
-// to a device file carries.
-const pieceSize = 128 << 10
+// What the boot stream is written in.
+const (
+	pieceSize = 128 << 10 // the most that one request to a device file carries
+	// firstPiece fits into the chip's boot FIFO, so that it is taken as soon
+	// as the chip is back from its reset, even by one that then takes no more.
+	firstPiece = 512
+)
 
 // sender sends a stream to a boot stream. Its zero value does not look at what
 // it sends.
@@ -23,7 +27,7 @@ type sender struct {
 	check    bool          // end with an error when the stream shows to be no good BFB
 	skipCRC  bool          // of what has been checked
 	patience time.Duration // with an input that gives nothing
-	begun    chan struct{} // closed when the chip is back and has taken the first piece
+	begun    chan struct{} // closed when the chip is back from its reset and takes bytes
 
 	mu    sync.Mutex
 	bytes int64
@@ -73,9 +77,12 @@ func (s *sender) copy(ctx context.Context, b bootStream, src io.Reader) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if p.err != nil && p.err != io.EOF {
+			return p.err
+		}
 		_, _ = follow.Write(p.data)
 		err := follow.Err()
-		if p.err != nil {
+		if p.err == io.EOF {
 			err = follow.Finish()
 		}
 		if s.check && err != nil {
@@ -84,9 +91,6 @@ func (s *sender) copy(ctx context.Context, b bootStream, src io.Reader) error {
 		if p.err == io.EOF {
 			return nil
 		}
-		if p.err != nil {
-			return p.err
-		}
 		n, err := b.Write(ctx, p.data)
 		s.mu.Lock()
 		s.bytes += int64(n)
@@ -94,15 +98,13 @@ func (s *sender) copy(ctx context.Context, b bootStream, src io.Reader) error {
 		if i, ok := follow.Image(); ok {
 			s.image = i.String()
 		}
-		if first {
+		if first && err == nil {
 			s.since = time.Now()
+			close(s.begun)
 		}
 		s.mu.Unlock()
 		if err != nil {
 			return err
-		}
-		if first {
-			close(s.begun)
 		}
 		free <- p.data[:pieceSize]
 	}
@@ -117,14 +119,14 @@ type piece struct {
 // readPieces reads while the piece before is on its way. It passes on what
 // comes: the DPU takes a pause of half a second for the end of the stream.
 func readPieces(ctx context.Context, src io.Reader, pieces chan<- piece, free <-chan []byte) {
-	for {
+	for size := firstPiece; ; size = pieceSize {
 		var p piece
 		select {
 		case p.data = <-free:
 		case <-ctx.Done():
 			return
 		}
-		n, err := io.ReadAtLeast(src, p.data, 1)
+		n, err := io.ReadAtLeast(src, p.data[:size], 1)
 		p.data, p.err = p.data[:n], err
 		select {
 		case pieces <- p:

@@ -5,9 +5,7 @@
 package main
 
 import (
-	"context"
 	"flag"
-	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
@@ -38,22 +36,19 @@ var simConfigs = map[string]bluefield.Config{
 // simLocation is where it hangs on the bus: as on many a BMC, usb-2-1.7.
 const simLocation = "2-1.7"
 
-func simulate(s simFlags) (*simulated, error) {
+func simulate(s simFlags) (*usbBus, error) {
 	cfg, ok := simConfigs[s.chip]
 	if !ok {
 		return nil, usageError("-simulate is bf2 or bf3, not %q", s.chip)
 	}
 	cfg.StageScale = s.scale
-	fn := usbdev.New(bluefield.New(cfg), usbdev.Options{LinkRate: s.rate, Latency: 125 * time.Microsecond})
+	fn := usbdev.New(bluefield.New(cfg), usbdev.Options{LinkRate: s.rate})
 	return plug(fn), nil
 }
 
 // plug is a bus with a function on it.
-func plug(fn *usbdev.Function) *simulated {
+func plug(fn *usbdev.Function) *usbBus {
 	bus := usbdev.NewBus()
 	bus.Plug(simLocation, fn)
-	return &simulated{
-		host: bus, wake: bus.Changes(),
-		run: func(ctx context.Context) { _ = fn.Run(ctx) },
-	}
+	return &usbBus{host: bus, wake: bus.Changes(), run: fn.Run}
 }

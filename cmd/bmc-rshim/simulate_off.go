@@ -15,6 +15,6 @@ func (s *simFlags) register(fs *flag.FlagSet) {
 
 func (s *simFlags) on() bool { return s.chip != "" }
 
-func simulate(simFlags) (*simulated, error) {
+func simulate(simFlags) (*usbBus, error) {
 	return nil, usageError("-simulate: this build has no simulator")
 }

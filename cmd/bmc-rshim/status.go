@@ -58,7 +58,7 @@ func statusCommand(ctx context.Context, e *env, args []string) error {
 		}
 		all = append(all, st)
 	}
-	if asJSON {
+	if *asJSON {
 		enc := json.NewEncoder(e.stdout)
 		enc.SetIndent("", "  ")
 		return enc.Encode(all)
@@ -167,7 +167,9 @@ func (m misc) status(device string) status {
 // bootModes are the values of BOOT_MODE.
 var bootModes = [...]string{"rshim", "emmc", "emmc-boot-swap", "emmc-legacy"}
 
-func seconds(d time.Duration) float64 { return float64(d.Round(time.Millisecond)) / float64(time.Second) }
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond)) / float64(time.Second)
+}
 
 // size is a number of bytes for people.
 func size(n int64) string {

@@ -59,6 +59,7 @@ func checkMachine(t *testing.T, p *vmtest.PackageResult) {
 
 // TestUML proves that the machine is what tests expect, and that no way to fail in it goes unnoticed.
 func TestUML(t *testing.T) {
+	t.Parallel()
 	vmtest.NeedLane(t, vmtest.UML)
 	out := t.TempDir()
 	res, err := vmtest.Execute(t.Context(), vmtest.Machine{Lane: vmtest.UML, Out: out},
@@ -92,8 +93,24 @@ func TestUML(t *testing.T) {
 	t.Logf("boot %v, in all %v", res.Boot, res.Total)
 }
 
+// TestUMLDeaf proves that a test binary that stops for nothing is stopped, and the next one runs.
+func TestUMLDeaf(t *testing.T) {
+	t.Parallel()
+	vmtest.NeedLane(t, vmtest.UML)
+	j := job(t, "TestDeaf", "TestMachine")
+	j.Tests[0].Timeout = time.Second
+	j.Tests[0].Args = append(j.Tests[0].Args, "-test.timeout=0")
+	res, err := vmtest.Execute(t.Context(), vmtest.Machine{Lane: vmtest.UML}, j)
+	if err != nil {
+		t.Error(err)
+	}
+	check(t, res.Packages[0], "TestDeaf", "", "killed after 6s")
+	checkMachine(t, res.Packages[1])
+}
+
 // TestUMLDeadline proves that a machine ends at its deadline.
 func TestUMLDeadline(t *testing.T) {
+	t.Parallel()
 	vmtest.NeedLane(t, vmtest.UML)
 	j := job(t, "TestHang")
 	j.Tests[0].Timeout = time.Hour
@@ -106,6 +123,7 @@ func TestUMLDeadline(t *testing.T) {
 
 // TestAST2600 does the same in short, and that a kernel panic is noticed.
 func TestAST2600(t *testing.T) {
+	t.Parallel()
 	vmtest.NeedLane(t, vmtest.AST2600)
 	res, err := vmtest.Execute(t.Context(), vmtest.Machine{Lane: vmtest.AST2600},
 		job(t, "TestMachine", "TestBad", "TestOrphan", "TestKernelPanic"))
@@ -123,6 +141,7 @@ func TestAST2600(t *testing.T) {
 
 // TestReport runs a failing guest test in a test process of its own, which must fail with the guest's output.
 func TestReport(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("VMTEST_REPORT") == "1" {
 		vmtest.Run(t, vmtest.Machine{Lane: vmtest.UML}, job(t, "TestMachine", "TestBad"))
 		return

@@ -107,7 +107,10 @@ func (d *DPU) bootRShim(ctx context.Context) bool {
 	if tail > 0 && !d.logLines(ctx, foundConfig, reg.BootRShim) {
 		return false
 	}
-	return d.logLines(ctx, install, reg.BootRShim)
+	if !d.logLines(ctx, install, reg.BootRShim) {
+		return false
+	}
+	return sleep(ctx, d.scaled(shutdown))
 }
 
 // badStream is the end of a boot from a bad stream: a panic when it is no BFB,
@@ -187,11 +190,16 @@ func (d *DPU) reboot() {
 	d.askReset()
 }
 
+// scaled is how long something that takes t at StageScale 1 takes.
+func (d *DPU) scaled(t time.Duration) time.Duration {
+	return time.Duration(float64(t) * d.cfg.StageScale)
+}
+
 // logLines logs lines with their delays. It returns false when ctx has ended,
 // or the scripted failure has struck.
 func (d *DPU) logLines(ctx context.Context, lines []line, mode reg.BootMode) bool {
 	for _, l := range lines {
-		if !sleep(ctx, time.Duration(float64(l.after)*d.cfg.StageScale)) {
+		if !sleep(ctx, d.scaled(l.after)) {
 			return false
 		}
 		text := l.text

@@ -49,12 +49,12 @@ func (d *DPU) logLine(ctx context.Context, text string) {
 
 // logPanic writes the record of a panic in the boot ROM.
 func (d *DPU) logPanic(ctx context.Context) {
-	const pc = 0x4001d3c8
+	const pc, elrEL3 = 0x4001d3c8, 0xf201
 	d.writeLog(ctx, func(room int) []uint64 {
-		if room < 1 {
+		if room < 3 {
 			return nil
 		}
-		return bootlog.EncodePanic(bootlog.BL1, pc)
+		return bootlog.EncodePanic(bootlog.BL1, pc, bootlog.Register{Encoding: elrEL3, Value: pc})
 	})
 }
 

@@ -100,6 +100,9 @@ var (
 	upgraded = []line{{500 * ms, "INFO[MISC]: Runtime upgrade finished"}}
 )
 
+// shutdown is how long the installer's Linux takes to go down.
+const shutdown = 1000 * ms
+
 func (d *DPU) script() *script {
 	if d.cfg.Generation == reg.BlueField3 {
 		return &bf3

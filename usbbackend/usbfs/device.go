@@ -151,6 +151,14 @@ func (d *Device) end(err error) (pending [][]*transfer) {
 	return pending
 }
 
+// over returns why the device can no longer be used, if so.
+func (d *Device) over() error {
+	e := d.endpoints[0]
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.end
+}
+
 // Close ends all transfers with ErrClosed and closes the device. It returns
 // when the kernel has given back every buffer and nothing is left behind.
 func (d *Device) Close() error {
@@ -175,6 +183,9 @@ func (d *Device) Interfaces() []usb.Interface { return d.ifs }
 // Claim takes an interface, detaching a kernel driver from it, but not
 // another program. To claim what one has is no error.
 func (d *Device) Claim(iface int) error {
+	if err := d.over(); err != nil {
+		return d.fail("claim", err) // the kernel may learn of it later than we
+	}
 	if iface < 0 || iface > 0xff {
 		return d.fail("claim", syscall.EINVAL)
 	}

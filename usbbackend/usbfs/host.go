@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -52,22 +53,25 @@ func (h *Host) Name() string { return "usbfs" }
 // is gone.
 func (h *Host) Open(ctx context.Context, info usb.Info) (usb.Device, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, &usb.OpError{Op: "open", Location: info.Location, Err: err}
 	}
-	d, err := h.openDevice(info)
+	d, err := h.openDevice(ctx, info)
 	if err != nil {
 		return nil, &usb.OpError{Op: "open", Location: info.Location, Err: err}
 	}
 	return d, nil
 }
 
-func (h *Host) openDevice(info usb.Info) (*Device, error) {
+func (h *Host) openDevice(ctx context.Context, info usb.Info) (*Device, error) {
+	config, err := h.configured(ctx, info)
+	if err != nil {
+		return nil, err
+	}
 	fd, err := h.openNode(info)
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "usb "+string(info.Location))
-	config, _ := h.number(info.Location, "bConfigurationValue", 10) // empty when not configured
 	desc, err := io.ReadAll(io.LimitReader(f, maxDescriptors))
 	if err != nil {
 		f.Close()
@@ -84,6 +88,34 @@ func (h *Host) openDevice(info usb.Info) (*Device, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// settleLimit is how long Open waits for a device to be configured. It takes
+// the kernel some milliseconds.
+const settleLimit = time.Second
+
+var errUnconfigured = errors.New("device is not configured")
+
+// configured waits until the kernel has configured a device, and returns the
+// value of the configuration. The kernel shows and announces a device before
+// it has made its node and configured it, and those who listen to
+// announcements are here in no time.
+func (h *Host) configured(ctx context.Context, info usb.Info) (uint8, error) {
+	end := time.Now().Add(settleLimit)
+	for h.present(info) {
+		if config, ok := h.number(info.Location, "bConfigurationValue", 10); ok {
+			return uint8(config), nil
+		}
+		if time.Now().After(end) {
+			return 0, errUnconfigured
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return 0, usb.ErrNoDevice
 }
 
 // openNode opens the node of a device. A node is named by an address, and an
@@ -137,8 +169,8 @@ func pathCause(err error) error {
 // transfers. When speed or descriptors differ, as they do for a DPU that was
 // first seen at low or full speed while its firmware started, the kernel
 // drops the device and enumerates the port anew; the ioctl then says ENODEV,
-// which is success here. The hub driver's own switch for a port (the disable
-// attribute) is younger than the kernels we support, and cutting the power is
+// which is success here. The hub's switch for a port (the disable attribute of
+// Linux 6.0) would enforce that, but it cuts the port's power too, which is
 // not ours to do.
 //
 // The kernel bounds a reset to some seconds but has no way to break it off:
@@ -146,6 +178,10 @@ func pathCause(err error) error {
 func (h *Host) Reset(ctx context.Context, info usb.Info) error {
 	fail := func(err error) error { return &usb.OpError{Op: "reset", Location: info.Location, Err: err} }
 	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	// What cannot be configured may well need a reset.
+	if _, err := h.configured(ctx, info); err != nil && err != errUnconfigured {
 		return fail(err)
 	}
 	fd, err := h.openNode(info)

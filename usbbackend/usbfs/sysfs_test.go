@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
 	"github.com/bluefield-go/bmc-rshim/usbbackend/usbfs"
@@ -88,6 +90,33 @@ func TestNoUSB(t *testing.T) {
 	if _, err := usbfs.New(usbfs.Options{SysRoot: sys}).Devices(ctx, 0x22dc); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// TestOpenTooEarly opens a device that the kernel has not configured yet.
+func TestOpenTooEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sys := t.TempDir()
+		plug(t, sys, "1-1", "bConfigurationValue", "")
+		h := usbfs.New(usbfs.Options{SysRoot: sys, DevRoot: t.TempDir()})
+		info := usb.Info{Location: "1-1", Address: 7}
+
+		start := time.Now()
+		if _, err := h.Open(t.Context(), info); err == nil || time.Since(start) > 2*time.Second {
+			t.Errorf("never configured: %v after %v", err, time.Since(start))
+		}
+		if err := h.Reset(t.Context(), info); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Reset: %v, want that the node is missing", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := h.Open(ctx, info); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("cancelled: %v", err)
+		}
+		time.AfterFunc(100*time.Millisecond, func() { plug(t, sys, "1-1") })
+		if _, err := h.Open(t.Context(), info); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("configured after a while: %v, want that the node is missing", err)
+		}
+	})
 }
 
 func TestOpenErrors(t *testing.T) {

@@ -280,6 +280,9 @@ func TestUnplugged(t *testing.T) {
 			if err := d.ClearHalt(context.Background(), 0x01); !errors.Is(err, usb.ErrNoDevice) {
 				t.Errorf("ClearHalt: %v", err)
 			}
+			if err := d.Claim(0); !errors.Is(err, usb.ErrNoDevice) {
+				t.Errorf("Claim: %v", err)
+			}
 		})
 	}
 }

@@ -10,8 +10,4 @@ import (
 )
 
 // TestVHCI runs the suite against a real kernel.
-func TestVHCI(t *testing.T) {
-	usbtest.Run(t, func(t *testing.T) *usbtest.Rig {
-		return usbtest.VHCI(t, usbfs.New(usbfs.Options{}))
-	})
-}
+func TestVHCI(t *testing.T) { usbtest.RunVHCI(t, usbfs.New(usbfs.Options{}), 0) }

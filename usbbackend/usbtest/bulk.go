@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
 	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
 )
 
@@ -61,8 +62,8 @@ func testCancel(t *testing.T, r *run) {
 	d := r.open(t)
 	data := random(chunk)
 	soon(t, "cancelling", func() time.Duration {
-		r.knobs.SetNAK(r.boot, true)
-		defer r.knobs.SetNAK(r.boot, false)
+		r.dpu.SetNAK(r.boot, true)
+		defer r.dpu.SetNAK(r.boot, false)
 		ctx, cancel := context.WithCancel(r.ctx)
 		cancelled := make(chan time.Time, 1)
 		time.AfterFunc(20*time.Millisecond, func() { cancelled <- time.Now(); cancel() })
@@ -72,7 +73,7 @@ func testCancel(t *testing.T, r *run) {
 		return time.Since(<-cancelled)
 	})
 	// Somewhere in the middle of a transfer: n is exact whatever it is.
-	r.knobs.SetLinkRate(1 << 20)
+	r.dpu.SetLinkRate(1 << 20)
 	var sent []byte
 	for i := range 10 {
 		ctx, cancel := context.WithTimeout(r.ctx, time.Duration(i)*2*time.Millisecond)
@@ -90,7 +91,7 @@ func testCancelMiddle(t *testing.T, r *run) {
 	d := r.open(t)
 	data := random(8 * chunk)
 	piece := func(i int) []byte { return data[i*chunk : (i+1)*chunk] }
-	r.knobs.SetNAK(r.boot, true)
+	r.dpu.SetNAK(r.boot, true)
 	var all []usb.Transfer
 	for i := range 8 {
 		all = append(all, submit(t, d, r.boot, piece(i)))
@@ -102,7 +103,7 @@ func testCancelMiddle(t *testing.T, r *run) {
 	for _, tr := range all[:3] {
 		pending(t, "before", tr)
 	}
-	r.knobs.SetNAK(r.boot, false)
+	r.dpu.SetNAK(r.boot, false)
 	for _, tr := range all[:3] {
 		ends(t, "before", tr, chunk, nil)
 	}
@@ -115,62 +116,72 @@ func testCancelMiddle(t *testing.T, r *run) {
 func testCancelRace(t *testing.T, r *run) {
 	d := r.open(t)
 	rnd := rand.New(rand.NewPCG(3, 4))
-	r.knobs.SetLinkRate(16 << 20)
+	r.dpu.SetLinkRate(2 << 20) // 8 ms for a chunk
 	data := random(8 * chunk)
 	var sent []byte
-	for range 20 {
+	for cancelled := 0; cancelled < 10; {
 		n, err := push(t, d, r.boot, data, chunk, func(all []usb.Transfer) {
-			time.Sleep(time.Duration(rnd.IntN(5)) * time.Millisecond)
+			time.Sleep(time.Duration(rnd.IntN(20)) * time.Millisecond)
 			all[rnd.IntN(len(all))].Cancel()
 		})
-		if err != nil && !errors.Is(err, usb.ErrCancelled) {
+		switch {
+		case errors.Is(err, usb.ErrCancelled):
+			cancelled++
+		case err != nil:
 			t.Fatal(err)
+		case r.ctx.Err() != nil:
+			t.Fatal("nothing is ever cancelled")
 		}
 		sent = append(sent, data[:n]...)
 		r.arrived(t, sent)
 	}
 }
 
-// testStall pushes with eight transfers queued, some of which stall; what
-// did not go is sent again.
+// testStall pushes with eight transfers queued, of which the fourth stalls
+// halfway; what did not go is sent again.
 func testStall(t *testing.T, r *run) {
 	d := r.open(t)
-	r.knobs.SetLinkRate(4 << 20)
-	data := random(64 * chunk)
-	stalls := 0
-	for sent, round := 0, 0; sent < len(data); round++ {
-		during := func([]usb.Transfer) { r.knobs.StallNext(r.boot) }
-		if round%2 == 1 {
-			during = nil
-		}
-		n, err := push(t, d, r.boot, data[sent:min(len(data), sent+8*chunk)], chunk, during)
-		sent += n
-		if err == nil {
-			continue
-		}
-		stalls++
-		if !errors.Is(err, usb.ErrStall) {
-			t.Fatal(err)
+	r.faults(t, d, usbdev.Stall, usb.ErrStall, func() {
+		if n, err := push(t, d, r.boot, make([]byte, chunk), chunk, nil); n != 0 || !errors.Is(err, usb.ErrStall) {
+			t.Errorf("still halted: %d, %v, want 0, ErrStall", n, err)
 		}
 		if err := d.ClearHalt(r.ctx, r.boot); err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// testBusError is testStall with an error that does not halt the endpoint, so
+// that nothing but the host keeps what is queued behind from being sent.
+func testBusError(t *testing.T, r *run) {
+	d := r.open(t)
+	r.faults(t, d, usbdev.Protocol, usb.ErrProtocol, func() {})
+}
+
+func (r *run) faults(t *testing.T, d usb.Device, kind usbdev.Kind, want error, resume func()) {
+	t.Helper()
+	const fault = 3*chunk + 4096
+	data := random(10 * fault)
+	for sent := 0; sent < len(data); sent += fault {
+		r.dpu.Inject(usbdev.Fault{Endpoint: r.boot, Nth: 4, After: fault % chunk, Kind: kind})
+		queue := random(sent + 8*chunk)[sent:]
+		if n, err := push(t, d, r.boot, queue, chunk, nil); n != fault || !errors.Is(err, want) {
+			t.Fatalf("%d, %v, want %d, %v", n, err, fault, want)
+		}
+		resume()
 	}
 	r.arrived(t, data)
-	if stalls == 0 {
-		t.Error("no stall was seen")
-	}
 }
 
 func testTwoIn(t *testing.T, r *run) {
 	d := r.open(t)
 	bulk, intr := make([]byte, 2048), make([]byte, 8)
 	a, b := submit(t, d, r.tmIn, bulk), submit(t, d, r.tmInt, intr)
-	r.knobs.QueueIn(r.tmInt, []byte("8 bytes!"))
+	r.dpu.QueueIn(r.tmInt, []byte("8 bytes!"))
 	ends(t, "interrupt", b, 8, nil)
 	pending(t, "bulk", a)
 	b = submit(t, d, r.tmInt, make([]byte, 8))
-	r.knobs.QueueIn(r.tmIn, random(1000))
+	r.dpu.QueueIn(r.tmIn, random(1000))
 	ends(t, "bulk", a, 1000, nil)
 	pending(t, "interrupt", b)
 	if string(intr) != "8 bytes!" || string(bulk[:1000]) != string(random(1000)) {
@@ -182,7 +193,7 @@ func testShortIn(t *testing.T, r *run) {
 	d := r.open(t)
 	data := random(4096)
 	for _, tt := range []struct{ sent, asked int }{{100, 2048}, {8, 8}, {700, 2048}, {512, 512}, {1536, 1536}, {1, 512}} {
-		r.knobs.QueueIn(r.tmIn, data[:tt.sent])
+		r.dpu.QueueIn(r.tmIn, data[:tt.sent])
 		buf := make([]byte, tt.asked)
 		n, err := usb.Do(r.ctx, d, r.tmIn, buf)
 		if n != tt.sent || err != nil || string(buf[:n]) != string(data[:n]) {
@@ -192,8 +203,8 @@ func testShortIn(t *testing.T, r *run) {
 	// Two reads are queued before either has data.
 	bufs := [2][]byte{make([]byte, 512), make([]byte, 512)}
 	a, b := submit(t, d, r.tmIn, bufs[0]), submit(t, d, r.tmIn, bufs[1])
-	r.knobs.QueueIn(r.tmIn, []byte("first"))
-	r.knobs.QueueIn(r.tmIn, []byte("second"))
+	r.dpu.QueueIn(r.tmIn, []byte("first"))
+	r.dpu.QueueIn(r.tmIn, []byte("second"))
 	ends(t, "first", a, 5, nil)
 	ends(t, "second", b, 6, nil)
 	if string(bufs[0][:5]) != "first" || string(bufs[1][:6]) != "second" {
@@ -213,20 +224,20 @@ func testCancelIn(t *testing.T, r *run) {
 	})
 	a.Cancel()
 	ends(t, "bulk", a, 0, usb.ErrCancelled)
-	r.knobs.QueueIn(r.tmIn, []byte("for b")) // which has not been cancelled
+	r.dpu.QueueIn(r.tmIn, []byte("for b")) // which has not been cancelled
 	ends(t, "behind", b, 5, nil)
 }
 
 func testStallIn(t *testing.T, r *run) {
 	d := r.open(t)
-	r.knobs.StallNext(r.tmIn)
+	r.dpu.StallNext(r.tmIn)
 	if n, err := usb.Do(r.ctx, d, r.tmIn, make([]byte, 512)); n != 0 || !errors.Is(err, usb.ErrStall) {
 		t.Errorf("%d, %v, want 0, ErrStall", n, err)
 	}
 	if err := d.ClearHalt(r.ctx, r.tmIn); err != nil {
 		t.Fatal(err)
 	}
-	r.knobs.QueueIn(r.tmIn, []byte("again"))
+	r.dpu.QueueIn(r.tmIn, []byte("again"))
 	if n, err := usb.Do(r.ctx, d, r.tmIn, make([]byte, 512)); n != 5 || err != nil {
 		t.Errorf("after ClearHalt: %d, %v", n, err)
 	}
@@ -234,7 +245,7 @@ func testStallIn(t *testing.T, r *run) {
 
 func testOverflow(t *testing.T, r *run) {
 	d := r.open(t)
-	r.knobs.QueueIn(r.tmIn, random(512))
+	r.dpu.QueueIn(r.tmIn, random(512))
 	if _, err := usb.Do(r.ctx, d, r.tmIn, make([]byte, 64)); !errors.Is(err, usb.ErrOverflow) {
 		t.Errorf("%v, want ErrOverflow", err)
 	}

@@ -104,7 +104,7 @@ func testRegisters(t *testing.T, r *run) {
 
 func testControlStall(t *testing.T, r *run) {
 	d := r.open(t)
-	r.knobs.StallNext(0)
+	r.dpu.StallNext(0)
 	if _, err := readScratch(r.ctx, d); !errors.Is(err, usb.ErrStall) {
 		t.Errorf("%v, want ErrStall", err)
 	}
@@ -114,8 +114,8 @@ func testControlStall(t *testing.T, r *run) {
 func testControlCancel(t *testing.T, r *run) {
 	d := r.open(t)
 	soon(t, "cancelling a control transfer", func() time.Duration {
-		r.knobs.SetNAK(0, true)
-		defer r.knobs.SetNAK(0, false)
+		r.dpu.SetNAK(0, true)
+		defer r.dpu.SetNAK(0, false)
 		ctx, cancel := context.WithCancel(r.ctx)
 		cancelled := make(chan time.Time, 1)
 		time.AfterFunc(20*time.Millisecond, func() { cancelled <- time.Now(); cancel() })

@@ -17,11 +17,11 @@ import (
 // another goroutine.
 func (r *run) busy(t *testing.T, d usb.Device) (all []usb.Transfer, control <-chan error) {
 	t.Helper()
-	r.knobs.SetNAK(r.boot, true)
-	r.knobs.SetNAK(0, true)
+	r.dpu.SetNAK(r.boot, true)
+	r.dpu.SetNAK(0, true)
 	t.Cleanup(func() {
-		r.knobs.SetNAK(r.boot, false)
-		r.knobs.SetNAK(0, false)
+		r.dpu.SetNAK(r.boot, false)
+		r.dpu.SetNAK(0, false)
 	})
 	for range 4 {
 		all = append(all, submit(t, d, r.boot, make([]byte, chunk)))
@@ -79,16 +79,27 @@ func testClose(t *testing.T, r *run) {
 	}
 	d.Close() // once more does no harm
 
-	r.knobs.SetNAK(r.boot, false)
-	r.knobs.SetNAK(0, false)
+	r.dpu.SetNAK(r.boot, false)
+	r.dpu.SetNAK(0, false)
 	roundTrip(t, r.ctx, r.open(t), 7)
 	r.arrived(t, nil)
 }
 
-func testUnplug(t *testing.T, r *run) {
+func testUnplug(t *testing.T, r *run) { r.vanish(t, r.dpu.Unplug) }
+
+func testDetach(t *testing.T, r *run) {
+	if r.detach == nil {
+		t.Skip("no kernel")
+	}
+	r.vanish(t, r.detach)
+}
+
+// vanish has the device vanish with transfers pending.
+func (r *run) vanish(t *testing.T, how func()) {
+	t.Helper()
 	d := r.open(t)
 	all, control := r.busy(t, d)
-	r.knobs.Unplug()
+	how()
 	for _, tr := range all {
 		ends(t, "transfer", tr, 0, usb.ErrNoDevice)
 	}
@@ -109,7 +120,7 @@ func testUnplug(t *testing.T, r *run) {
 func testReplug(t *testing.T, r *run) {
 	before := r.find(t)
 	d := r.open(t)
-	r.knobs.Unplug()
+	r.dpu.Unplug()
 	r.absent(t)
 	if _, err := r.host.Open(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
 		t.Errorf("Open while unplugged: %v, want ErrNoDevice", err)
@@ -117,7 +128,7 @@ func testReplug(t *testing.T, r *run) {
 	if err := r.host.Reset(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
 		t.Errorf("Reset while unplugged: %v, want ErrNoDevice", err)
 	}
-	r.knobs.Plug()
+	r.dpu.Plug()
 	after := r.find(t)
 	if after.Location != before.Location || after.Address == before.Address {
 		t.Errorf("before %+v, after %+v", before, after)
@@ -164,6 +175,31 @@ func testReset(t *testing.T, r *run) {
 		t.Errorf("%d, %v", n, err)
 	}
 	r.arrived(t, data)
+}
+
+// testLowSpeed has the device come up at low speed, as a DPU does whose
+// firmware was not ready, until the port is reset.
+func testLowSpeed(t *testing.T, r *run) {
+	r.find(t)
+	r.dpu.Unplug()
+	r.absent(t)
+	r.dpu.SetLowSpeed(1)
+	r.dpu.Plug()
+	low := r.find(t)
+	if low.Speed != usb.SpeedLow {
+		t.Fatalf("%+v, want low speed", low)
+	}
+	if err := r.host.Reset(r.ctx, low); err != nil {
+		t.Fatal(err)
+	}
+	high := low
+	for end := time.Now().Add(limit); high.Speed != usb.SpeedHigh && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		high = r.find(t)
+	}
+	if high.Speed != usb.SpeedHigh || high.Location != low.Location || high.Address == low.Address {
+		t.Fatalf("before %+v, after %+v", low, high)
+	}
+	roundTrip(t, r.ctx, r.open(t), 10)
 }
 
 // testLeaks opens and closes, with transfers pending, and counts what is left.

@@ -16,40 +16,21 @@ import (
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
 	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
 )
-
-// Knobs is the other end of the cable; sim/usbdev's Function has them.
-type Knobs interface {
-	// Unplug and Plug take the device off the bus and put it back where it
-	// was.
-	Unplug()
-	Plug()
-	// SetNAK makes an endpoint (0: control) answer everything with NAK, so
-	// that transfers stay pending.
-	SetNAK(ep uint8, on bool)
-	// StallNext makes the next transfer of an endpoint stall, the one under
-	// way included; 0 is control.
-	StallNext(ep uint8)
-	// SetLinkRate limits the link, in bytes a second; 0 is no limit.
-	SetLinkRate(bytesPerSecond int64)
-	// QueueIn makes the device send data on an IN endpoint, as one transfer
-	// if it ends with a short packet.
-	QueueIn(ep uint8, data []byte)
-	// Endpoints returns the addresses of the endpoints.
-	Endpoints() (boot, tmOut, tmIn, tmInt uint8)
-	// BootSum is the length and the SHA-256 of all that came into the boot
-	// FIFO, in order.
-	BootSum() (n int64, sum [sha256.Size]byte)
-}
 
 // Rig is an implementation with a BlueField-2 plugged in that reads its boot
 // FIFO at once and does not answer on an empty TMFIFO. There must be no other
 // device of its vendor.
 type Rig struct {
 	Host  usb.Host
-	Knobs Knobs
-	Opens int // how often the test for leaks opens the device; 0 means 200
+	DPU   *usbdev.Function // the other end of the cable
+	Opens int              // how often the test for leaks opens the device; 0 means 200
+
+	// Detach takes the device off the bus without a last word from it. A rig
+	// without a kernel leaves it nil.
+	Detach func()
 }
 
 // Run runs the suite; newRig makes a fresh rig for each test and leaves
@@ -72,6 +53,7 @@ func Run(t *testing.T, newRig func(t *testing.T) *Rig) {
 		{"CancelMiddle", testCancelMiddle},
 		{"CancelRace", testCancelRace},
 		{"Stall", testStall},
+		{"BusError", testBusError},
 		{"TwoIn", testTwoIn},
 		{"ShortIn", testShortIn},
 		{"CancelIn", testCancelIn},
@@ -81,16 +63,18 @@ func Run(t *testing.T, newRig func(t *testing.T) *Rig) {
 
 		{"Close", testClose},
 		{"Unplug", testUnplug},
+		{"Detach", testDetach},
 		{"Replug", testReplug},
 		{"Reset", testReset},
+		{"LowSpeed", testLowSpeed},
 		{"Leaks", testLeaks},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			t.Cleanup(cancel)
 			rig := newRig(t)
-			r := &run{ctx: ctx, host: rig.Host, knobs: rig.Knobs, opens: rig.Opens}
-			r.boot, r.tmOut, r.tmIn, r.tmInt = rig.Knobs.Endpoints()
+			r := &run{ctx: ctx, host: rig.Host, dpu: rig.DPU, opens: rig.Opens, detach: rig.Detach}
+			r.boot, r.tmOut, r.tmIn, r.tmInt = rig.DPU.Endpoints()
 			c.test(t, r)
 		})
 	}
@@ -110,8 +94,10 @@ const chunk = 16 << 10
 type run struct {
 	ctx   context.Context
 	host  usb.Host
-	knobs Knobs
+	dpu   *usbdev.Function
 	opens int
+
+	detach func()
 
 	boot, tmOut, tmIn, tmInt uint8
 }
@@ -215,7 +201,7 @@ func soon(t *testing.T, what string, attempt func() time.Duration) {
 // arrived checks that exactly want came into the boot FIFO.
 func (r *run) arrived(t *testing.T, want []byte) {
 	t.Helper()
-	n, sum := r.knobs.BootSum()
+	n, sum := r.dpu.BootSum()
 	if n != int64(len(want)) {
 		t.Fatalf("the device got %d bytes, want %d", n, len(want))
 	}

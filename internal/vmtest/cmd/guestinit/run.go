@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,22 +93,9 @@ func runOne(events *reporter, index int, r guest.Run, env []string) error {
 		}
 	}()
 
-	waited := make(chan error, 1)
-	go func() { waited <- cmd.Wait() }()
-	var note string
-	timeout := time.NewTimer(r.Timeout)
-	defer timeout.Stop()
-	select {
-	case err = <-waited:
-	case <-timeout.C:
-		note = fmt.Sprintf("killed after %v", r.Timeout)
-		cmd.Process.Signal(unix.SIGQUIT)
-		select {
-		case err = <-waited:
-		case <-time.After(5 * time.Second):
-			cmd.Process.Kill()
-			err = <-waited
-		}
+	note, err := await(cmd, r.Timeout)
+	if err != nil {
+		return err
 	}
 	// From process 1 this reaches every process but itself; they hold the pipe's other end.
 	unix.Kill(-1, unix.SIGKILL)
@@ -114,13 +103,48 @@ func runOne(events *reporter, index int, r guest.Run, env []string) error {
 	<-copied
 	reap()
 
-	code := cmd.ProcessState.ExitCode()
-	var exit *exec.ExitError
-	if code < 0 && note == "" && errors.As(err, &exit) {
-		note = exit.String()
+	state := cmd.ProcessState
+	if note == "" && state.ExitCode() < 0 {
+		note = state.String()
 	}
-	events.send(guest.Event{Kind: guest.Exit, Run: index, Code: code, Text: note, Elapsed: time.Since(begin)})
+	events.send(guest.Event{Kind: guest.Exit, Run: index, Code: state.ExitCode(), Text: note, Elapsed: time.Since(begin)})
 	return nil
+}
+
+// await waits for the process to end, and makes it after the timeout: the note says so. A process that does not
+// even die leaves a machine that cannot be trusted; that is the error.
+func await(cmd *exec.Cmd, timeout time.Duration) (note string, err error) {
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+	for _, step := range []struct {
+		wait time.Duration
+		then os.Signal
+	}{{timeout, unix.SIGQUIT}, {5 * time.Second, unix.SIGKILL}, {5 * time.Second, nil}} {
+		select {
+		case <-exited:
+			return note, nil
+		case <-time.After(step.wait):
+		}
+		note = fmt.Sprintf("killed after %v", timeout)
+		if step.then != nil {
+			cmd.Process.Signal(step.then)
+		}
+	}
+	return "", fmt.Errorf("%s cannot be killed, it is stuck in the kernel:\n%s", cmd.Path, kernelStacks(cmd.Process.Pid))
+}
+
+// kernelStacks says where in the kernel the process's threads are.
+func kernelStacks(pid int) string {
+	var b strings.Builder
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", pid))
+	for _, name := range files {
+		stack, _ := os.ReadFile(name)
+		fmt.Fprintf(&b, "%s:\n%s", name, stack)
+	}
+	return b.String()
 }
 
 // reap collects what runOne has killed; a process stuck in the kernel is left to its fate.
