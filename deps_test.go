@@ -63,6 +63,13 @@ var layers = []struct {
 		},
 	},
 	{
+		"conformance suites", []string{"usbbackend/usbtest"},
+		map[string]string{
+			module + "cmd/": "nothing imports a command", module + "usbbackend/usbfs": "a suite knows no implementation",
+			module + "usbbackend/libusb": "a suite knows no implementation",
+		},
+	},
+	{
 		"simulators", []string{"sim/"},
 		map[string]string{
 			module + "cmd/": "nothing imports a command", module + "dbus": "simulators know L0 and L1's interfaces",

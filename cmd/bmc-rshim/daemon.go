@@ -24,7 +24,7 @@ const defaultConf = "/etc/rshim.conf"
 type daemonOptions struct {
 	conf     string
 	usb      string
-	devRoot  string
+	devRoot  string // "": no device files
 	logLevel string
 	version  bool
 	sim      simFlags
@@ -32,7 +32,7 @@ type daemonOptions struct {
 
 func daemon(ctx context.Context, e *env, args []string) error {
 	var o daemonOptions
-	fs := flags(e, "daemon", "", "")
+	fs := flags("daemon", "", "")
 	fs.StringVar(&o.conf, "conf", "", "configuration `file`; "+defaultConf+" is read if there is one")
 	fs.StringVar(&o.usb, "usb", "usbfs", "USB `backend`: "+backendNames())
 	fs.StringVar(&o.devRoot, "dev-root", "/dev", "`directory` of the device files")
@@ -58,12 +58,13 @@ func daemon(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	if err := haveCUSE(o.devRoot); err != nil {
-		// Without files nobody can use a device. A simulated one may still
-		// be of use for its log.
+		// Nobody could use a device without its files. A simulated one may
+		// still be looked at in the log.
 		if !o.sim.on() {
 			return err
 		}
 		log.Warn("no device files", "op", "cuse", "err", err)
+		o.devRoot = ""
 	}
 	saveMemory()
 	err = o.serveDevices(ctx, c, bus, log)
@@ -113,25 +114,25 @@ func (o *daemonOptions) readConf(log *slog.Logger) (conf, error) {
 
 // serveDevices serves what is on the bus until ctx ends.
 func (o *daemonOptions) serveDevices(ctx context.Context, c conf, bus *usbBus, log *slog.Logger) error {
-	set := rshim.NewSet(rshim.SetOptions{
-		Device: rshim.Options{
-			BootTimeout: c.bootTimeout, USBTimeout: c.usbTimeout, DisplayLevel: c.displayLevel, Logger: log,
-		},
-		Present: func(ctx context.Context, d *rshim.Device) {
+	so := rshim.SetOptions{Device: rshim.Options{
+		BootTimeout: c.bootTimeout, USBTimeout: c.usbTimeout, DisplayLevel: c.displayLevel, Logger: log,
+	}}
+	if o.devRoot != "" {
+		so.Present = func(ctx context.Context, d *rshim.Device) {
 			err := devnode.Run(ctx, d, devnode.Options{DevRoot: o.devRoot, Logger: log})
 			if err != nil && ctx.Err() == nil {
 				log.Error("the device has no files", "device", fmt.Sprintf("rshim%d", d.Index()), "op", "cuse", "err", err)
 			}
-		},
-	})
-	return bus.serve(ctx, set, log)
+		}
+	}
+	return bus.serve(ctx, rshim.NewSet(so), log)
 }
 
 // haveCUSE says what is missing if device files cannot be made.
 func haveCUSE(devRoot string) error {
 	f, err := os.OpenFile(filepath.Join(devRoot, "cuse"), os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("no device files without the kernel's cuse driver: %w (modprobe cuse, or build the kernel with CONFIG_CUSE)", err)
+		return fmt.Errorf("%w: device files need the kernel's cuse driver (modprobe cuse, or CONFIG_CUSE=y)", err)
 	}
 	return f.Close()
 }

@@ -33,7 +33,7 @@ func TestDaemon(t *testing.T) {
 		if late := time.Since(asked); late > time.Second {
 			r.t.Errorf("the daemon ended after %v", late)
 		}
-		r.want(code, exitOK, "rshim0 attached", "name=usb-2-1.7", "disconnected", "no cuse driver",
+		r.want(code, exitOK, "rshim0 attached", "name=usb-2-1.7", "disconnected", "no device files",
 			conf+`:2: unknown key \"FOO\"`, conf+":3: DROP_MODE is not supported yet", "ended by a signal")
 		if n := strings.Count(r.stderr.String(), "rshim0 attached"); n != 2 {
 			r.t.Errorf("attached %d times, with one replug:\n%s", n, &r.stderr)

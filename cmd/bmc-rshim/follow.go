@@ -98,7 +98,7 @@ func unseen(seen, now []string) []string {
 
 func logCommand(ctx context.Context, e *env, args []string) error {
 	var tf targetFlags
-	fs := flags(e, "log", "", "")
+	fs := flags("log", "", "")
 	tf.register(fs)
 	forever := fs.Bool("f", false, "follow the log until interrupted")
 	if err := parse(e, fs, args, 0); err != nil {

@@ -93,7 +93,7 @@ func usage(w io.Writer) {
 
 // flags returns a flag set of a command whose -h prints usage, the flags, and
 // what else is to know.
-func flags(e *env, name, args, more string) *flag.FlagSet {
+func flags(name, args, more string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {
@@ -126,7 +126,7 @@ func parse(e *env, fs *flag.FlagSet, args []string, want int) error {
 }
 
 func versionCommand(_ context.Context, e *env, args []string) error {
-	if err := parse(e, flags(e, "version", "", ""), args, 0); err != nil {
+	if err := parse(e, flags("version", "", ""), args, 0); err != nil {
 		return err
 	}
 	version := "unknown"

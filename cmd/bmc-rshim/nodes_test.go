@@ -191,13 +191,44 @@ func TestReadLogLevel(t *testing.T) {
 	}
 }
 
+// A log that cannot be read for a while is read again, and no line comes twice.
+func TestFollowTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTarget{text: miscBF3}
+		ctx, cancel := context.WithCancel(t.Context())
+		var got []string
+		failed := 0
+		calls := 0
+		follow(ctx, f, func(lines []string, err error) {
+			calls++
+			switch calls {
+			case 4:
+				f.err = errDaemonGone
+			case 8:
+				f.text, f.err = miscBF3+" INFO[MISC]: more\n", nil
+			case 12:
+				cancel()
+			}
+			got = append(got, lines...)
+			if err != nil {
+				failed++
+			}
+		})
+		want := []string{" INFO[PSC]: PSC BL1 START", " INFO[MISC]: DPU is ready", " INFO[MISC]: more"}
+		if !slices.Equal(got, want) || failed != 4 {
+			t.Errorf("%d failures, lines %q", failed, got)
+		}
+	})
+}
+
 type fakeTarget struct {
 	target
 	text     string
+	err      error
 	commands []string
 }
 
-func (f *fakeTarget) misc(context.Context) (string, error) { return f.text, nil }
+func (f *fakeTarget) misc(context.Context) (string, error) { return f.text, f.err }
 
 func (f *fakeTarget) setMisc(_ context.Context, commands string) error {
 	f.commands = append(f.commands, commands)

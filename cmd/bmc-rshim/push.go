@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,7 +35,7 @@ type pushOptions struct {
 
 func pushCommand(ctx context.Context, e *env, args []string) error {
 	var o pushOptions
-	fs := flags(e, "push", " FILE|-", pushHelp+exitCodes)
+	fs := flags("push", " FILE|-", pushHelp+exitCodes)
 	o.target.register(fs)
 	fs.StringVar(&o.config, "config", "", "bf.cfg `file` to send after the image")
 	fs.StringVar(&o.rootfs, "rootfs", "", "root file system to send after the image, a `file`")
@@ -209,6 +210,9 @@ func (p *push) inspect(ctx context.Context, st status) error {
 	for {
 		select {
 		case c := <-done:
+			if errors.Is(c.err, context.DeadlineExceeded) {
+				return exitWith(exitTimeout, "%s could not be checked within %v, nothing was touched", p.img.title(), p.o.timeout)
+			}
 			if c.err != nil {
 				return c.err
 			}

@@ -250,6 +250,12 @@ func TestPushInputStalls(t *testing.T) {
 		r.stdin = pipe
 		code := r.run(r.t.Context(), "push", "-timeout", "5m", "-")
 		r.want(code, exitTimeout, "the input gave nothing for 5m0s")
+
+		silent, w2 := io.Pipe()
+		defer w2.Close()
+		r.stdin = silent
+		code = r.run(r.t.Context(), "push", "-timeout", "5m", "-")
+		r.want(code, exitTimeout, "standard input could not be checked within 5m0s, nothing was touched")
 	})
 }
 

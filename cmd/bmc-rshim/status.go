@@ -39,7 +39,7 @@ type pushStatus struct {
 
 func statusCommand(ctx context.Context, e *env, args []string) error {
 	var t targetFlags
-	fs := flags(e, "status", "", "")
+	fs := flags("status", "", "")
 	t.register(fs)
 	asJSON := fs.Bool("json", false, "print JSON: an array of devices")
 	if err := parse(e, fs, args, 0); err != nil {

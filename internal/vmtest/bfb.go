@@ -15,9 +15,9 @@ import (
 )
 
 // bfbCache names the cache's entry; count it up when buildBFB changes.
-const bfbCache = "bfb-1"
+const bfbCache = "bfb-2"
 
-// DebianBFB returns a BFB of some 40 MB, made on first use, as a DPU is installed with: Debian's arm64 kernel and an
+// DebianBFB returns a BFB of some 35 MB, made on first use, as a DPU is installed with: Debian's arm64 kernel and an
 // initramfs with modules of its own, behind stand-ins for the boot firmware of BlueField-2 and -3.
 func DebianBFB(ctx context.Context, log io.Writer) (string, error) {
 	dir, err := cached(bfbCache, func(dir string) error {
@@ -51,7 +51,7 @@ func buildBFB(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	modules, err := one("lib/modules/*/kernel/fs")
+	modules, err := one("lib/modules/*/kernel/crypto")
 	if err != nil {
 		return err
 	}

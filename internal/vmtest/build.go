@@ -4,7 +4,9 @@ package vmtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -29,6 +31,20 @@ func moduleRoot(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("vmtest: not in a Go module")
 	}
 	return filepath.Dir(mod), nil
+}
+
+// trackSources reads every directory of the module. "go test" notes what a test opens and takes a result from its
+// cache only while that is unchanged; of the packages that we compile for the guest it would know nothing.
+func trackSources(root string) error {
+	return filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		if errors.Is(err, fs.ErrNotExist) { // someone else's temporary file
+			return nil
+		}
+		return err
+	})
 }
 
 // build compiles init, the commands and the tests, and writes down what the guest shall do with them.

@@ -111,6 +111,9 @@ func Execute(ctx context.Context, m Machine, job Job) (*Result, error) {
 	if err != nil {
 		return &Result{}, err
 	}
+	if err := trackSources(root); err != nil {
+		return &Result{}, err
+	}
 	dir, err := os.MkdirTemp("", "vmtest")
 	if err != nil {
 		return &Result{}, err

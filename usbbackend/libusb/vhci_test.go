@@ -13,4 +13,6 @@ import (
 
 // TestVHCI runs the suite against libusb and a real kernel. It opens the device
 // less often, as each time takes libusb a tenth of a second.
-func TestVHCI(t *testing.T) { usbtest.RunVHCI(t, libusb.New(), 20) }
+func TestVHCI(t *testing.T) {
+	usbtest.RunVHCI(t, usbtest.Rig{Host: libusb.New(), Opens: 20, Deaf: true})
+}

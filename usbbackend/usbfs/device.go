@@ -115,7 +115,7 @@ func (d *Device) reap(conn syscall.RawConn) {
 				ended = append(ended, (*transfer)(unsafe.Pointer(u)))
 				continue
 			}
-			// Unplugging kills transfers with the status that discarding
+			// Unplugging may kill transfers with the status that discarding
 			// them gives; only now it shows which it was.
 			if errno != syscall.EAGAIN {
 				d.setGone()

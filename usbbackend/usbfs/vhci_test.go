@@ -10,4 +10,4 @@ import (
 )
 
 // TestVHCI runs the suite against a real kernel.
-func TestVHCI(t *testing.T) { usbtest.RunVHCI(t, usbfs.New(usbfs.Options{}), 0) }
+func TestVHCI(t *testing.T) { usbtest.RunVHCI(t, usbtest.Rig{Host: usbfs.New(usbfs.Options{})}) }

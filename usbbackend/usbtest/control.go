@@ -24,12 +24,12 @@ func testDescriptors(t *testing.T, r *run) {
 	if info.Address <= 0 || info.Vendor != reg.USBVendor || info.Product != reg.USBProductBlueField2 || info.Speed != usb.SpeedHigh {
 		t.Errorf("%+v", info)
 	}
-	if others, err := r.host.Devices(r.ctx, 0xffff); err != nil || len(others) != 0 {
+	if others, err := r.Host.Devices(r.ctx, 0xffff); err != nil || len(others) != 0 {
 		t.Errorf("devices of another vendor: %v, %v", others, err)
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	cancel()
-	if _, err := r.host.Open(ctx, info); !errors.Is(err, context.Canceled) {
+	if _, err := r.Host.Open(ctx, info); !errors.Is(err, context.Canceled) {
 		t.Errorf("Open with a cancelled context: %v", err)
 	}
 
@@ -104,7 +104,7 @@ func testRegisters(t *testing.T, r *run) {
 
 func testControlStall(t *testing.T, r *run) {
 	d := r.open(t)
-	r.dpu.StallNext(0)
+	r.DPU.StallNext(0)
 	if _, err := readScratch(r.ctx, d); !errors.Is(err, usb.ErrStall) {
 		t.Errorf("%v, want ErrStall", err)
 	}
@@ -114,8 +114,8 @@ func testControlStall(t *testing.T, r *run) {
 func testControlCancel(t *testing.T, r *run) {
 	d := r.open(t)
 	soon(t, "cancelling a control transfer", func() time.Duration {
-		r.dpu.SetNAK(0, true)
-		defer r.dpu.SetNAK(0, false)
+		r.DPU.SetNAK(0, true)
+		defer r.DPU.SetNAK(0, false)
 		ctx, cancel := context.WithCancel(r.ctx)
 		cancelled := make(chan time.Time, 1)
 		time.AfterFunc(20*time.Millisecond, func() { cancelled <- time.Now(); cancel() })
@@ -174,7 +174,7 @@ func testClaim(t *testing.T, r *run) {
 	if err := d.Claim(77); err == nil {
 		t.Error("claim of no interface: no error")
 	}
-	other, err := r.host.Open(r.ctx, info)
+	other, err := r.Host.Open(r.ctx, info)
 	if err != nil {
 		t.Fatal(err)
 	}

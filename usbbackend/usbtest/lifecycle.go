@@ -17,11 +17,11 @@ import (
 // another goroutine.
 func (r *run) busy(t *testing.T, d usb.Device) (all []usb.Transfer, control <-chan error) {
 	t.Helper()
-	r.dpu.SetNAK(r.boot, true)
-	r.dpu.SetNAK(0, true)
+	r.DPU.SetNAK(r.boot, true)
+	r.DPU.SetNAK(0, true)
 	t.Cleanup(func() {
-		r.dpu.SetNAK(r.boot, false)
-		r.dpu.SetNAK(0, false)
+		r.DPU.SetNAK(r.boot, false)
+		r.DPU.SetNAK(0, false)
 	})
 	for range 4 {
 		all = append(all, submit(t, d, r.boot, make([]byte, chunk)))
@@ -79,19 +79,19 @@ func testClose(t *testing.T, r *run) {
 	}
 	d.Close() // once more does no harm
 
-	r.dpu.SetNAK(r.boot, false)
-	r.dpu.SetNAK(0, false)
+	r.DPU.SetNAK(r.boot, false)
+	r.DPU.SetNAK(0, false)
 	roundTrip(t, r.ctx, r.open(t), 7)
 	r.arrived(t, nil)
 }
 
-func testUnplug(t *testing.T, r *run) { r.vanish(t, r.dpu.Unplug) }
+func testUnplug(t *testing.T, r *run) { r.vanish(t, r.DPU.Unplug) }
 
 func testDetach(t *testing.T, r *run) {
-	if r.detach == nil {
+	if r.Detach == nil {
 		t.Skip("no kernel")
 	}
-	r.vanish(t, r.detach)
+	r.vanish(t, r.Detach)
 }
 
 // vanish has the device vanish with transfers pending.
@@ -117,23 +117,37 @@ func (r *run) vanish(t *testing.T, how func()) {
 	}
 }
 
+func testUnplugIdle(t *testing.T, r *run) {
+	d := r.open(t)
+	r.DPU.Unplug()
+	if !r.Deaf {
+		select {
+		case <-d.Gone():
+		case <-time.After(limit):
+			t.Error("Gone is not closed")
+		}
+	}
+	r.absent(t)
+	r.dead(t, d, usb.ErrNoDevice)
+}
+
 func testReplug(t *testing.T, r *run) {
 	before := r.find(t)
 	d := r.open(t)
-	r.dpu.Unplug()
+	r.DPU.Unplug()
 	r.absent(t)
-	if _, err := r.host.Open(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
+	if _, err := r.Host.Open(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
 		t.Errorf("Open while unplugged: %v, want ErrNoDevice", err)
 	}
-	if err := r.host.Reset(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
+	if err := r.Host.Reset(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
 		t.Errorf("Reset while unplugged: %v, want ErrNoDevice", err)
 	}
-	r.dpu.Plug()
+	r.DPU.Plug()
 	after := r.find(t)
 	if after.Location != before.Location || after.Address == before.Address {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
-	if _, err := r.host.Open(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
+	if _, err := r.Host.Open(r.ctx, before); !errors.Is(err, usb.ErrNoDevice) {
 		t.Errorf("Open as it was before: %v, want ErrNoDevice", err)
 	}
 	roundTrip(t, r.ctx, r.open(t), 8)
@@ -144,7 +158,7 @@ func testReplug(t *testing.T, r *run) {
 func (r *run) absent(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		infos, err := r.host.Devices(r.ctx, reg.USBVendor)
+		infos, err := r.Host.Devices(r.ctx, reg.USBVendor)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +170,7 @@ func (r *run) absent(t *testing.T) {
 }
 
 func testReset(t *testing.T, r *run) {
-	if err := r.host.Reset(r.ctx, r.find(t)); err != nil {
+	if err := r.Host.Reset(r.ctx, r.find(t)); err != nil {
 		t.Fatal(err)
 	}
 	// It may be back at once or after another enumeration.
@@ -181,15 +195,15 @@ func testReset(t *testing.T, r *run) {
 // firmware was not ready, until the port is reset.
 func testLowSpeed(t *testing.T, r *run) {
 	r.find(t)
-	r.dpu.Unplug()
+	r.DPU.Unplug()
 	r.absent(t)
-	r.dpu.SetLowSpeed(1)
-	r.dpu.Plug()
+	r.DPU.SetLowSpeed(1)
+	r.DPU.Plug()
 	low := r.find(t)
 	if low.Speed != usb.SpeedLow {
 		t.Fatalf("%+v, want low speed", low)
 	}
-	if err := r.host.Reset(r.ctx, low); err != nil {
+	if err := r.Host.Reset(r.ctx, low); err != nil {
 		t.Fatal(err)
 	}
 	high := low
@@ -221,7 +235,7 @@ func testLeaks(t *testing.T, r *run) {
 	}
 	cycle() // what is made once and kept
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	n := r.opens
+	n := r.Opens
 	if n == 0 {
 		n = 200
 	}

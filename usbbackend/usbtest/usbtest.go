@@ -27,6 +27,7 @@ type Rig struct {
 	Host  usb.Host
 	DPU   *usbdev.Function // the other end of the cable
 	Opens int              // how often the test for leaks opens the device; 0 means 200
+	Deaf  bool             // only a call finds out that the device has been unplugged
 
 	// Detach takes the device off the bus without a last word from it. A rig
 	// without a kernel leaves it nil.
@@ -64,6 +65,7 @@ func Run(t *testing.T, newRig func(t *testing.T) *Rig) {
 		{"Close", testClose},
 		{"Unplug", testUnplug},
 		{"Detach", testDetach},
+		{"UnplugIdle", testUnplugIdle},
 		{"Replug", testReplug},
 		{"Reset", testReset},
 		{"LowSpeed", testLowSpeed},
@@ -73,7 +75,7 @@ func Run(t *testing.T, newRig func(t *testing.T) *Rig) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			t.Cleanup(cancel)
 			rig := newRig(t)
-			r := &run{ctx: ctx, host: rig.Host, dpu: rig.DPU, opens: rig.Opens, detach: rig.Detach}
+			r := &run{Rig: rig, ctx: ctx}
 			r.boot, r.tmOut, r.tmIn, r.tmInt = rig.DPU.Endpoints()
 			c.test(t, r)
 		})
@@ -92,12 +94,8 @@ const chunk = 16 << 10
 
 // run is one test with its rig.
 type run struct {
-	ctx   context.Context
-	host  usb.Host
-	dpu   *usbdev.Function
-	opens int
-
-	detach func()
+	*Rig
+	ctx context.Context
 
 	boot, tmOut, tmIn, tmInt uint8
 }
@@ -107,7 +105,7 @@ func (r *run) find(t *testing.T) usb.Info {
 	t.Helper()
 	var last []usb.Info
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		infos, err := r.host.Devices(r.ctx, reg.USBVendor)
+		infos, err := r.Host.Devices(r.ctx, reg.USBVendor)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +114,7 @@ func (r *run) find(t *testing.T) usb.Info {
 		}
 	}
 	t.Fatalf("want one device, have %+v", last)
-	panic("unreachable")
+	return usb.Info{}
 }
 
 // open opens the device and claims its interfaces.
@@ -131,7 +129,7 @@ func (r *run) open(t *testing.T) usb.Device {
 }
 
 func (r *run) tryOpen(info usb.Info) (usb.Device, error) {
-	d, err := r.host.Open(r.ctx, info)
+	d, err := r.Host.Open(r.ctx, info)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +199,7 @@ func soon(t *testing.T, what string, attempt func() time.Duration) {
 // arrived checks that exactly want came into the boot FIFO.
 func (r *run) arrived(t *testing.T, want []byte) {
 	t.Helper()
-	n, sum := r.dpu.BootSum()
+	n, sum := r.DPU.BootSum()
 	if n != int64(len(want)) {
 		t.Fatalf("the device got %d bytes, want %d", n, len(want))
 	}

@@ -88,7 +88,6 @@ func Lane() string { return os.Getenv(LaneEnv) }
 type T interface {
 	Helper()
 	Skip(args ...any)
-	Logf(format string, args ...any)
 }
 
 // Require skips the test unless it runs in a machine.
