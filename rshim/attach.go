@@ -6,9 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
@@ -26,24 +25,29 @@ const (
 
 // live takes the device from probing to attached and keeps it there.
 func (s *session) live(ctx context.Context) error {
+	var told string // the failure that was logged last
 	for {
 		err := s.attach(ctx)
 		switch {
 		case err == nil:
-			err = s.attached(ctx)
+			s.attached(ctx)
 		case errors.Is(err, ErrNotOwner):
 			s.d.log.Info("another backend already attached")
+			s.d.update(func() { s.d.awaited = time.Time{} }) // whatever resets now, it is not ours
 			s.d.enter(Contended, "another backend is attached")
 			<-ctx.Done()
-		case ctx.Err() == nil:
-			s.d.enter(Probing, err.Error())
+		case ctx.Err() == nil && err.Error() != told:
+			told = err.Error()
+			s.d.enter(Probing, told)
+			s.d.log.Warn("not attached", "op", "attach", "err", err)
+		}
+		if err == nil {
+			told = ""
+		} else {
 			sleep(ctx, probePause)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		if err != nil {
-			s.d.log.Warn("not attached", "op", "attach", "err", err)
 		}
 	}
 }
@@ -53,16 +57,13 @@ func (s *session) attach(ctx context.Context) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	sp1, err := s.read(ctx, s.regs.Scratchpad1, 8)
+	sp1, err := s.scratchpad1(ctx)
 	if err != nil {
 		return err
 	}
-	// A reset clears the scratchpads. When it was ours nobody else can have
-	// been the owner before, and whoever is checking now will see us.
-	s.d.mu.Lock()
-	ours := !s.d.awaited.IsZero()
-	s.d.mu.Unlock()
-	if !ours || sp1 != 0 {
+	// When the reset was ours nobody else can have been the owner before, and
+	// whoever is checking now will see us.
+	if ours := s.hasReset(sp1); !ours || sp1 != 0 {
 		if err := s.accessCheck(ctx); err != nil {
 			return err
 		}
@@ -70,33 +71,69 @@ func (s *session) attach(ctx context.Context) error {
 	if err := s.set(ctx, s.regs.Scratchpad1, reg.Keepalive); err != nil {
 		return err
 	}
-	v, err := s.read(ctx, s.regs.Scratchpad1, 8)
-	if err != nil {
+	if _, err := s.scratchpad1(ctx); err != nil {
 		return err
 	}
-	if reg.Bad(v) {
-		return fmt.Errorf("scratchpad 1 reads %#x: %w", v, ErrNotReady)
-	}
 	opn := s.readOPN(ctx)
-	if sp1 == 0 {
+	for !s.enterAttached(opn) {
+		if err := s.bootBack(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enterAttached makes the device ours, unless its boot source has to be set back
+// before anybody may open a boot stream.
+func (s *session) enterAttached(opn string) bool {
+	back, state, reason := false, Attached, "access check passed"
+	s.d.update(func() {
+		if back = s.d.bootBack && s.d.boot == nil; back {
+			return
+		}
+		if !s.d.awaited.IsZero() {
+			state, reason = Rebooting, "reset"
+		}
+		s.opn, s.d.state, s.d.reason = opn, state, reason
+	})
+	if !back {
+		s.d.log.Info("state", "state", state.String(), "reason", reason)
+		s.d.log.Info(fmt.Sprintf("rshim%d attached", s.d.index), "name", s.b.Name())
+	}
+	return !back
+}
+
+// scratchpad1 reads scratchpad 1; what is no value is an error.
+func (s *session) scratchpad1(ctx context.Context) (uint64, error) {
+	v, err := s.read(ctx, s.regs.Scratchpad1, 8)
+	if err == nil && reg.Bad(v) {
+		err = fmt.Errorf("scratchpad 1 reads %#x: %w", v, ErrNotReady)
+	}
+	return v, err
+}
+
+// hasReset reports whether the chip, which has sp1 in scratchpad 1, is back
+// from a reset that we asked for. A reset clears the scratchpads: as long as
+// our keepalive stands there, it is still to come.
+func (s *session) hasReset(sp1 uint64) (ours bool) {
+	s.d.update(func() {
+		ours = !s.d.awaited.IsZero() && sp1 != reg.Keepalive
+		if ours {
+			s.d.resets++
+			s.d.awaited, s.d.resetErr = time.Time{}, nil
+		}
+	})
+	if ours || sp1 == 0 {
 		s.d.logs.restart()
 	}
-	s.d.update(func() {
-		if !s.d.awaited.IsZero() {
-			s.d.resets++
-		}
-		s.d.awaited, s.d.resetErr = time.Time{}, nil
-		s.opn = opn
-	})
-	s.d.enter(Attached, "access check passed")
-	s.d.log.Info(fmt.Sprintf("rshim%d attached", s.d.index), "name", s.b.Name())
-	return nil
+	return ours
 }
 
 // ready waits until the chip's registers can be read: after a reset it may be
 // on the bus before its boot ROM has opened access.
 func (s *session) ready(ctx context.Context) error {
-	for told := false; ; told = true {
+	pause := readyPoll
+	for begin, told := time.Now(), false; ; told = true {
 		v, err := s.read(ctx, s.regs.FabricDim, 8)
 		if err == nil && v != 0 && !reg.Bad(v) {
 			return nil
@@ -107,7 +144,10 @@ func (s *session) ready(ctx context.Context) error {
 		if !told {
 			s.d.log.Info("waiting for the chip to answer", "value", fmt.Sprintf("%#x", v), "err", err)
 		}
-		if !sleep(ctx, readyPoll) {
+		if time.Since(begin) > s.d.back {
+			pause = probePause // it is dead, or will take its time
+		}
+		if !sleep(ctx, pause) {
 			return ctx.Err()
 		}
 	}
@@ -119,45 +159,44 @@ func (s *session) accessCheck(ctx context.Context) error {
 	if err := s.set(ctx, s.regs.Scratchpad1, 0); err != nil {
 		return err
 	}
+	good := 0
 	for range checkPolls {
 		if !sleep(ctx, checkPoll) {
 			return ctx.Err()
 		}
-		if v, err := s.read(ctx, s.regs.Scratchpad1, 8); err == nil && v == reg.Keepalive {
+		switch v, err := s.read(ctx, s.regs.Scratchpad1, 8); {
+		case err != nil || reg.Bad(v):
+		case v == reg.Keepalive:
 			return ErrNotOwner
+		default:
+			good++
 		}
+	}
+	if good < checkPolls/2 {
+		return fmt.Errorf("scratchpad 1 cannot be read: %w", ErrNotReady)
 	}
 	return nil
 }
 
-// attached is the life of a device that is ours. It returns nil when the chip
-// has reset without leaving the bus, and is to be attached anew.
-func (s *session) attached(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+// attached is the life of a device that is ours. It returns when the session
+// ends, or when the chip has reset without leaving the bus and is to be attached
+// anew.
+func (s *session) attached(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer cancel()
-	g.Go(func() error { return s.follow(ctx) })
-	g.Go(func() error {
-		defer cancel()
-		for sleep(ctx, keepalivePause) {
-			s.d.mu.Lock()
-			until := s.d.awaited
-			s.d.mu.Unlock()
-			if until.IsZero() {
-				s.keepalive(ctx)
-				continue
-			}
-			if reset, err := s.resetInPlace(ctx); reset || err != nil {
-				return err
-			}
+	wg.Go(func() { s.follow(ctx) })
+	for sleep(ctx, keepalivePause) {
+		s.d.mu.Lock()
+		until := s.d.awaited
+		s.d.mu.Unlock()
+		if until.IsZero() {
+			s.keepalive(ctx)
+		} else if s.resetInPlace(ctx) {
+			return
 		}
-		return nil
-	})
-	err := g.Wait()
-	if errors.Is(err, context.Canceled) {
-		err = nil
 	}
-	return err
 }
 
 // keepalive tells others that the owner is alive. The register is only
@@ -197,10 +236,16 @@ func (s *session) reset(ctx context.Context) error {
 	if reg.Bad(v) {
 		return fmt.Errorf("reset control reads %#x: %w", v, ErrNotReady)
 	}
+	over := false
 	s.d.update(func() {
-		s.d.state, s.d.reason = Rebooting, "reset"
-		s.d.awaited, s.d.resetErr = time.Now().Add(resetPatience), nil
+		if over = s.d.sess != s; !over {
+			s.d.state, s.d.reason = Rebooting, "reset"
+			s.d.awaited, s.d.resetErr = time.Now().Add(resetPatience), nil
+		}
 	})
+	if over {
+		return ErrGone
+	}
 	_, err = s.request(regOp{
 		ctx: ctx, addr: s.regs.ResetControl, size: 8, write: true,
 		value: v&^reg.ResetKeyMask | reg.ResetKey, hush: resetHush,
@@ -213,10 +258,10 @@ func (s *session) reset(ctx context.Context) error {
 
 // resetInPlace looks whether a chip that is still on the bus has reset all the
 // same: then scratchpad 1 is no longer what we wrote.
-func (s *session) resetInPlace(ctx context.Context) (bool, error) {
+func (s *session) resetInPlace(ctx context.Context) bool {
 	if v, err := s.read(ctx, s.regs.Scratchpad1, 8); err == nil && v == 0 {
 		s.d.log.Info("the chip has reset without leaving the bus")
-		return true, nil
+		return true
 	}
 	s.d.mu.Lock()
 	late := !s.d.awaited.IsZero() && time.Now().After(s.d.awaited)
@@ -228,5 +273,5 @@ func (s *session) resetInPlace(ctx context.Context) (bool, error) {
 			s.d.state, s.d.reason = Attached, "the chip did not reset"
 		})
 	}
-	return false, nil
+	return false
 }

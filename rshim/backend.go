@@ -37,8 +37,6 @@ type Backend interface {
 	BootWrite(ctx context.Context, data []byte) (int, error)
 	// BootFlush waits until the chip has taken all that was queued.
 	BootFlush(ctx context.Context) error
-	// BootTaken is the offset in the stream up to which the chip took it.
-	BootTaken() int64
 	// BootDrop forgets the bytes from an offset on that the chip has not
 	// taken, and returns the offset at which the stream goes on.
 	BootDrop(from int64) int64

@@ -3,8 +3,8 @@
 package rshim
 
 import (
+	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -24,14 +24,18 @@ import (
 // later Write says so, and a writer that stops before the end has failed
 // anyway. So the pipeline stays full, and no success is reported that is not.
 type BootStream struct {
-	d       *Device
-	skip    bool // BOOT_RESET_SKIP was set: neither reset nor boot mode
-	resets  int  // of the device, when the stream was opened
-	opened  time.Time
-	writing atomic.Bool
+	d      *Device
+	skip   bool // BOOT_RESET_SKIP was set: neither reset nor boot mode
+	resets int  // of the device, when the stream was opened
+	opened time.Time
 
-	// Of whoever writes.
+	closed atomic.Bool
+	open   context.Context // ends when Close is called
+	cut    context.CancelFunc
+	turn   chan struct{} // filled by whoever uses what is below
+
 	s      *session // nil until the chip is ready for the stream
+	began  int      // resets of the device, when it was
 	follow bfb.Follower
 	at     int64   // bytes handed to the boot FIFO
 	rest   [8]byte // bytes accepted that do not fill a word yet
@@ -52,11 +56,13 @@ func (d *Device) openBoot(ctx context.Context) (*BootStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &BootStream{d: d, opened: time.Now(), follow: bfb.Follower{SkipCRC: true}}
+	b := &BootStream{d: d, opened: time.Now(), turn: make(chan struct{}, 1), follow: bfb.Follower{SkipCRC: true}}
+	b.open, b.cut = context.WithCancel(context.Background())
 	busy := false
 	d.update(func() {
 		if busy = d.boot != nil; !busy {
 			d.boot, b.skip, b.resets = b, d.set.bootResetSkip, d.resets
+			d.bootBack = d.bootBack && b.skip
 			d.push = PushStatus{Phase: PushResetting, Started: b.opened}
 		}
 	})
@@ -65,6 +71,7 @@ func (d *Device) openBoot(ctx context.Context) (*BootStream, error) {
 	}
 	d.log.Info(fmt.Sprintf("rshim%d boot open", d.index), "skip_reset", b.skip)
 	if err := b.begin(ctx, s); err != nil {
+		_ = b.setBack(ctx)
 		b.finish(err)
 		return nil, err
 	}
@@ -90,15 +97,29 @@ func (b *BootStream) begin(ctx context.Context, s *session) error {
 // Write pushes p. It returns how many bytes of it the chip has taken, or is
 // certain to be asked to take, see BootStream; less than all only with an
 // error. When ctx ends, the bytes not taken yet are called back, and the
-// stream can go on from there. Any other error ends the stream.
+// stream can go on from there; so it is when Close is called, and the error is
+// os.ErrClosed. Any other error ends the stream. A Write during another fails
+// with ErrBusy.
 func (b *BootStream) Write(ctx context.Context, p []byte) (int, error) {
-	if !b.writing.CompareAndSwap(false, true) {
+	select {
+	case b.turn <- struct{}{}:
+	default:
 		return 0, b.d.opError("boot write", ErrBusy)
 	}
-	defer b.writing.Store(false)
+	defer func() { <-b.turn }()
+	if b.closed.Load() {
+		return 0, b.d.opError("boot write", os.ErrClosed)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.open, cancel)()
 	n, err := b.write(ctx, p)
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err == nil:
+	case ctx.Err() == nil:
 		b.err = err
+	case b.open.Err() != nil:
+		err = os.ErrClosed
 	}
 	b.report(b.state())
 	return n, b.d.opError("boot write", err)
@@ -112,16 +133,35 @@ func (b *BootStream) write(ctx context.Context, p []byte) (int, error) {
 		if err := b.ready(ctx); err != nil {
 			return 0, err
 		}
-		n, err := b.queue(ctx, p)
-		// A chip that goes before it has taken a byte had not reset yet.
-		if err == nil || !b.s.ended() {
+		n, err := 0, b.undisturbed()
+		if err == nil {
+			n, err = b.queue(ctx, p)
+		}
+		if err == nil {
+			if err = b.undisturbed(); err != nil {
+				n = 0
+			}
+		}
+		if err == nil || !b.s.left(ctx, err) {
 			return n, err
 		}
+		// A chip that goes before it has taken a byte had not reset yet.
 		if b.at > 0 || b.skip {
 			return n, fmt.Errorf("%w: %w", ErrGone, err)
 		}
 		b.s = nil
 	}
+}
+
+// undisturbed fails when the chip has been reset since the stream began, which
+// one that stays on the bus does not show otherwise.
+func (b *BootStream) undisturbed() error {
+	b.d.mu.Lock()
+	defer b.d.mu.Unlock()
+	if b.d.sess == b.s && (b.d.resets != b.began || b.d.state == Rebooting) {
+		return fmt.Errorf("%w: the chip was reset", ErrIncomplete)
+	}
+	return nil
 }
 
 // queue hands the whole words of p to the boot FIFO and keeps the rest.
@@ -179,28 +219,17 @@ func (b *BootStream) ready(ctx context.Context) error {
 	d := b.d
 	ctx, cancel := context.WithTimeoutCause(ctx, d.back, errReturn)
 	defer cancel()
-	var s *session
-	var failed error
-	err := d.await(ctx, func() bool {
-		s, failed = d.sess, d.resetErr
-		if d.state == Contended {
-			failed = ErrNotOwner
-		}
-		return failed != nil || d.state == Attached && s != nil && (b.skip || d.resets > b.resets)
-	})
-	if err == nil {
-		err = failed
-	}
+	s, err := b.session(ctx)
 	for err == nil {
 		n, rerr := s.read(ctx, s.regs.BootFIFOCount, 8)
 		if _, ok := s.regs.BootFIFOWords(n); rerr == nil && ok {
 			break
 		}
 		if s.ended() { // it had not reset yet
-			return b.ready(ctx)
+			s, err = b.session(ctx)
+		} else if !sleep(ctx, readyPoll) {
+			err = ctx.Err()
 		}
-		sleep(ctx, readyPoll)
-		err = ctx.Err()
 	}
 	if err != nil {
 		if context.Cause(ctx) == errReturn {
@@ -210,6 +239,7 @@ func (b *BootStream) ready(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	stall, transfer := d.set.bootTimeout, d.set.usbTimeout
+	b.began = d.resets
 	d.mu.Unlock()
 	s.b.BootStart(stall, transfer)
 	b.s = s
@@ -217,66 +247,23 @@ func (b *BootStream) ready(ctx context.Context) error {
 	return nil
 }
 
+// session waits until the device is attached, after the stream's reset.
+func (b *BootStream) session(ctx context.Context) (s *session, err error) {
+	d := b.d
+	var failed error
+	err = d.await(ctx, func() bool {
+		s, failed = d.sess, nil
+		switch {
+		case d.state == Contended:
+			failed = ErrNotOwner
+		case !b.skip && d.resetErr != nil:
+			failed = d.resetErr
+		default:
+			return d.state == Attached && !s.ended() && (b.skip || d.resets > b.resets)
+		}
+		return true
+	})
+	return s, cmp.Or(err, failed)
+}
+
 var errReturn = errors.New("the chip was not back after the reset")
-
-// Close ends the stream: what is left of the last word is padded with zeros,
-// and the boot source is set back to eMMC. It returns how the push ended, which
-// is an error when a write failed, or when the stream is a BFB that ended
-// before its last image had passed.
-func (b *BootStream) Close(ctx context.Context) error {
-	err := b.close(ctx)
-	b.finish(err)
-	return b.d.opError("boot close", err)
-}
-
-func (b *BootStream) close(ctx context.Context) error {
-	err := b.err
-	if err == nil {
-		err = b.ready(ctx)
-	}
-	if b.s == nil {
-		return err
-	}
-	defer b.s.b.BootEnd()
-	if left := b.follow.Remaining(); err == nil && left > 0 {
-		err = fmt.Errorf("%w: at least %d bytes are missing after %d", ErrIncomplete, left, b.follow.Offset())
-	}
-	if err == nil {
-		err = b.s.b.BootFlush(ctx)
-	}
-	if err == nil && b.nrest > 0 {
-		err = b.tail(ctx)
-	}
-	if b.skip || b.s.ended() {
-		return err
-	}
-	// The boot source is set back however the stream ended and whoever gave up.
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if serr := b.s.set(late, b.s.regs.BootControl, uint64(reg.BootEMMC)); err == nil {
-		err = serr
-	}
-	return err
-}
-
-// tail writes the last, incomplete word.
-func (b *BootStream) tail(ctx context.Context) error {
-	clear(b.rest[b.nrest:])
-	b.d.mu.Lock()
-	ctx, cancel := context.WithTimeout(ctx, b.d.set.bootTimeout)
-	b.d.mu.Unlock()
-	defer cancel()
-	for {
-		// A register write does not wait for room as a bulk transfer does.
-		v, err := b.s.read(ctx, b.s.regs.BootFIFOCount, 8)
-		if err != nil {
-			return err
-		}
-		if n, ok := b.s.regs.BootFIFOWords(v); ok && n < b.s.regs.BootFIFODepth {
-			return b.s.write(ctx, b.s.regs.BootFIFOData, 8, binary.LittleEndian.Uint64(b.rest[:]))
-		}
-		if !sleep(ctx, readyPoll) {
-			return ctx.Err()
-		}
-	}
-}

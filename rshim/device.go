@@ -84,6 +84,7 @@ type Device struct {
 	awaited  time.Time // until when a reset of ours may take; zero: none
 	resetErr error     // how the last reset of ours failed
 	boot     *BootStream
+	bootBack bool // the boot source is to be set back to eMMC
 	push     PushStatus
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,8 @@ const (
 	logEmpty     = reg.LogWords / 2       // words from which on the buffer is emptied
 	semaphoreTry = 10 * time.Millisecond
 	semaphoreMax = 3 * time.Second
-	logKept      = 64 << 10 // bytes of decoded lines
+	logKept      = 64 << 10              // bytes of decoded lines
+	logRefresh   = 25 * time.Millisecond // that a reader waits for newer lines
 )
 
 var errSemaphore = errors.New("log semaphore was held for too long")
@@ -68,10 +70,11 @@ func (l *logStore) add(entries []bootlog.Entry) {
 			l.bytes += len(text)
 		}
 	}
-	for l.bytes > logKept {
-		l.bytes -= len(l.lines[0].Text)
-		l.lines = append(l.lines[:0], l.lines[1:]...)
+	old := 0
+	for ; l.bytes > logKept; old++ {
+		l.bytes -= len(l.lines[old].Text)
 	}
+	l.lines = slices.Delete(l.lines, 0, old)
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -94,27 +97,30 @@ func (d *Device) Log(seq int64) (lines []LogLine, next int64, more <-chan struct
 	return d.logs.since(seq), d.logs.next, d.logs.changed
 }
 
-// bootLog returns the lines that misc shows: those of the current boot, or with
-// clear those that have not been shown yet.
+// bootLog returns the lines that misc shows: those of the current boot, with
+// clear without those that have been shown so.
 func (d *Device) bootLog(clear bool) []LogLine {
 	d.logs.mu.Lock()
 	defer d.logs.mu.Unlock()
-	if !clear {
-		return d.logs.since(d.logs.boot)
+	from := d.logs.boot
+	if clear {
+		from = max(from, d.logs.shown)
+		d.logs.shown = d.logs.next
 	}
-	from := d.logs.shown
-	d.logs.shown = d.logs.next
 	return d.logs.since(from)
 }
 
 // refreshLog reads the chip's buffer now, so that what the chip has written so
-// far is in the log when it returns.
+// far is in the log when it returns: unless that is a lot, over a slow bus, or
+// the chip does not answer. What is late is there for the next reader.
 func (d *Device) refreshLog(ctx context.Context) {
-	s := d.session()
-	if s == nil {
-		return
+	d.mu.Lock()
+	s, state := d.sess, d.state
+	d.mu.Unlock()
+	if state != Attached {
+		return // nobody follows it
 	}
-	ctx, cancel := context.WithTimeout(ctx, semaphoreMax)
+	ctx, cancel := context.WithTimeout(ctx, logRefresh)
 	defer cancel()
 	done := make(chan struct{})
 	select {
@@ -130,7 +136,7 @@ func (d *Device) refreshLog(ctx context.Context) {
 }
 
 // follow reads the boot log for as long as the device is attached.
-func (s *session) follow(ctx context.Context) error {
+func (s *session) follow(ctx context.Context) {
 	last := time.Now() // when there was something to read
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -140,7 +146,7 @@ func (s *session) follow(ctx context.Context) error {
 		case done = <-s.drain:
 		case <-timer.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		}
 		n, err := s.collect(ctx)
 		if n > 0 {
@@ -175,7 +181,7 @@ func (s *session) collect(ctx context.Context) (n int, err error) {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	defer func() {
-		err = errors.Join(err, s.write(late, s.regs.Semaphore0, 8, 0))
+		err = errors.Join(err, s.set(late, s.regs.Semaphore0, 0))
 	}()
 	if index, err = s.logIndex(ctx); err != nil {
 		return 0, err
@@ -189,7 +195,7 @@ func (s *session) collect(ctx context.Context) (n int, err error) {
 	if err == nil && index >= logEmpty {
 		rest = 0
 	}
-	if werr := s.write(late, s.regs.ScratchBufCtl, 8, uint64(rest)); err != nil || werr != nil {
+	if werr := s.set(late, s.regs.ScratchBufCtl, uint64(rest)); err != nil || werr != nil {
 		return 0, errors.Join(err, werr)
 	}
 	s.d.logs.index = rest
@@ -234,7 +240,10 @@ func (s *session) logIndex(ctx context.Context) (int, error) {
 // it is released by force, for the next try.
 func (s *session) takeSemaphore(ctx context.Context) error {
 	for end := time.Now().Add(semaphoreMax); ; {
-		v, err := s.read(ctx, s.regs.Semaphore0, 8)
+		// Reading takes it, so that the answer must not be missed.
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		v, err := s.read(late, s.regs.Semaphore0, 8)
+		cancel()
 		switch {
 		case err != nil:
 			return err

@@ -24,7 +24,7 @@ func (d *Device) WriteMisc(ctx context.Context, text string) error {
 			continue
 		}
 		if err := d.miscCommand(ctx, f[0], f[1:]); err != nil {
-			return d.opError("misc write", fmt.Errorf("%q: %w", strings.Join(f, " "), err))
+			return d.opError("misc write", fmt.Errorf("%.64q: %w", strings.Join(f, " "), err))
 		}
 		done++
 	}

@@ -31,6 +31,8 @@ type rig struct {
 	ctx context.Context
 	bus *usbdev.Bus
 	set *rshim.Set
+
+	stop func() // ends the daemon and waits until it has
 }
 
 // generations runs a test for both generations that have everything.
@@ -62,10 +64,11 @@ func newRig(t *testing.T, o rshim.Options) *rig {
 	wg.Go(func() {
 		_ = finder.Run(ctx, func(d *usbbackend.Device) func(context.Context) error { return r.set.Adopt(d) })
 	})
-	t.Cleanup(func() {
+	r.stop = func() {
 		cancel()
 		wg.Wait()
-	})
+	}
+	t.Cleanup(r.stop)
 	return r
 }
 

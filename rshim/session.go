@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,16 +42,16 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 	d.update(func() { d.sess, d.name, d.state, d.reason = s, b.Name(), Probing, "found on the bus" })
 	d.log.Info("probing", "name", b.Name(), "generation", s.gen.String(), "revision", b.Revision())
 
-	// Closing the backend makes whatever waits in it return.
-	stop := context.AfterFunc(ctx, func() { _ = b.Close() })
-	defer stop()
-	g.Go(func() error {
+	g.Go(func() (err error) {
 		select {
 		case <-b.Gone():
-			return ErrGone
+			err = ErrGone
 		case <-ctx.Done():
-			return ctx.Err()
+			s.farewell()
+			err = ctx.Err()
 		}
+		_ = b.Close() // makes whatever waits in it return
+		return err
 	})
 	g.Go(func() error { return s.own(ctx) })
 	g.Go(func() error { return s.live(ctx) })
@@ -65,6 +66,23 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 	d.log.Info("disconnected", "err", err)
 	return errors.Join(err, b.Close())
 }
+
+// farewell sets the boot source back if the daemon ends during a push: nobody
+// will be there to do it later. It does without the register owner, whose
+// context has ended.
+func (s *session) farewell() {
+	s.d.mu.Lock()
+	pushing := s.d.bootBack || s.d.boot != nil && !s.d.boot.skip
+	s.d.mu.Unlock()
+	if !pushing {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), farewellLimit)
+	defer cancel()
+	_ = s.b.WriteReg(ctx, s.regs.BootControl, 8, uint64(reg.BootEMMC))
+}
+
+const farewellLimit = 200 * time.Millisecond
 
 // regOp is a request to the register owner.
 type regOp struct {
@@ -110,8 +128,12 @@ func (s *session) do(op regOp) (r regReply) {
 		r.value, r.err = s.b.ReadReg(ctx, op.addr, op.size)
 	}
 	s.quiet = time.Now().Add(op.hush)
-	if r.err != nil && s.ended() {
+	switch {
+	case r.err == nil:
+	case s.ended():
 		r.err = fmt.Errorf("%w: %w", ErrGone, r.err)
+	case ctx.Err() != nil && op.ctx.Err() == nil:
+		r.err = fmt.Errorf("no answer within %v: %w", timeout, os.ErrDeadlineExceeded)
 	}
 	return r
 }
@@ -164,6 +186,25 @@ func (s *session) ended() bool {
 	}
 	return true
 }
+
+// left reports whether err came about because the device has left the bus.
+// A transfer may know a moment before everybody else does.
+func (s *session) left(ctx context.Context, err error) bool {
+	if s.ended() || ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrIncomplete) {
+		return s.ended()
+	}
+	t := time.NewTimer(leftLimit)
+	defer t.Stop()
+	select {
+	case <-s.over:
+	case <-s.b.Gone():
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return s.ended()
+}
+
+const leftLimit = 100 * time.Millisecond
 
 // sleep waits, and reports false when ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
 // MaxDevices is how many devices there can be: indexes 0 to 63.
@@ -42,6 +44,7 @@ type Set struct {
 // slot is an index and what it belongs to, for good.
 type slot struct {
 	name    string
+	gen     reg.Generation
 	device  *Device // nil when there is none
 	serving bool
 }
@@ -120,12 +123,12 @@ func (d *Device) settle(ctx context.Context, grace time.Duration) bool {
 // as this device until b has gone or its context ends; Run must be running.
 //
 // A device that comes back under its name gets its index back. When just one
-// device has ever been seen, one under another name is taken for the same
-// device on another host controller, which happens to the DPU of a BMC;
+// device has ever been seen, one of its kind under another name is taken for the
+// same device on another host controller, which happens to the DPU of a BMC;
 // otherwise a new name gets the lowest index that never was used, and when all
 // were, one that nobody uses now.
 func (set *Set) Adopt(b Backend) func(context.Context) error {
-	s, fresh, err := set.claim(b.Name())
+	s, fresh, err := set.claim(b.Name(), b.Generation())
 	return func(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, b.Close())
@@ -147,22 +150,22 @@ func (set *Set) Adopt(b Backend) func(context.Context) error {
 }
 
 // claim finds the slot for a name; fresh means that its device is new.
-func (set *Set) claim(name string) (_ *slot, fresh bool, err error) {
+func (set *Set) claim(name string, gen reg.Generation) (_ *slot, fresh bool, err error) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	i, err := set.find(name)
+	i, err := set.find(name, gen)
 	if err != nil {
 		return nil, false, err
 	}
 	s := set.slots[i]
-	s.name, s.serving = name, true
+	s.name, s.gen, s.serving = name, gen, true
 	if s.device == nil {
 		s.device, fresh = New(i, set.o.Device), true
 	}
 	return s, fresh, nil
 }
 
-func (set *Set) find(name string) (int, error) {
+func (set *Set) find(name string, gen reg.Generation) (int, error) {
 	for i, s := range set.slots {
 		if s.name == name {
 			if s.serving {
@@ -171,7 +174,7 @@ func (set *Set) find(name string) (int, error) {
 			return i, nil
 		}
 	}
-	if len(set.slots) == 1 && !set.slots[0].serving {
+	if len(set.slots) == 1 && !set.slots[0].serving && set.slots[0].gen == gen {
 		return 0, nil
 	}
 	if len(set.slots) < MaxDevices {

@@ -9,13 +9,12 @@ import (
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
-	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
 )
 
 const (
 	minPoll  = 100 * time.Microsecond // between reads of a FIFO that stays full
 	maxPoll  = 10 * time.Millisecond
-	maxReads = 4 // of the fill level under way at once
+	maxReads = 8 // of the fill level under way at once: a round trip's worth of small transfers
 )
 
 // credits is how much of the boot stream may be sent to a device that must
@@ -55,7 +54,7 @@ var errLevel = errors.New("not a fill level")
 
 func (c *credits) start(d *Device) {
 	*c = credits{d: d, asked: -1, answers: make(chan level, maxReads)}
-	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.ctx, c.stop = context.WithCancel(d.open)
 	if d.gen == reg.BlueField3 {
 		n := d.regs.BootFIFODepth * 8
 		c.depth, c.tuner = int64(n), newTuner(n/8, n/4, n/2, n)
@@ -80,8 +79,8 @@ func (c *credits) segment() int {
 func (c *credits) allow(end int64) bool { return c.depth == 0 || end <= c.limit }
 
 // poll returns where fill levels arrive, after asking for one if there is not
-// all the room there can be, and something to be learned. The device has taken the stream up to
-// taken, and has been sent up to sent.
+// all the room there can be, and something to be learned. The device has taken
+// the stream up to taken, and has been sent up to sent.
 func (c *credits) poll(taken, sent int64) <-chan level {
 	switch {
 	case c.depth == 0 || c.limit-sent >= c.depth:
@@ -96,9 +95,10 @@ func (c *credits) poll(taken, sent int64) <-chan level {
 func (c *credits) ask(taken int64, pause time.Duration) {
 	c.asked = taken
 	c.reads++
-	ctx, answers := c.ctx, c.answers
+	// The goroutine may outlive the stream, and so has its own of everything.
+	d, ctx, answers := c.d, c.ctx, c.answers
 	go func() {
-		n, err := c.d.bootLevel(ctx, pause)
+		n, err := d.bootLevel(ctx, pause)
 		answers <- level{taken, n, err}
 	}()
 }
@@ -121,16 +121,15 @@ func (d *Device) bootLevel(ctx context.Context, pause time.Duration) (int64, err
 	return int64(words) * 8, nil
 }
 
-// grant takes a level in. One that cannot be read now (the chip may be busy, or
+// grant takes a level in, and reports whether there is more room. One that cannot be read now (the chip may be busy, or
 // in reset) is asked for again later; the stream's own timeout bounds that.
-func (c *credits) grant(l level) error {
+func (c *credits) grant(l level) (more bool, err error) {
 	c.reads--
-	if errors.Is(l.err, usb.ErrNoDevice) || errors.Is(l.err, usb.ErrClosed) {
-		return l.err
+	if lost(l.err) {
+		return false, l.err
 	}
 	limit := l.asked - l.bytes + c.depth
-	more := l.err == nil && limit > c.limit
-	if more {
+	if more = l.err == nil && limit > c.limit; more {
 		c.limit = limit
 	}
 	if l.asked == c.asked { // not overtaken by a later read
@@ -140,7 +139,7 @@ func (c *credits) grant(l level) error {
 			c.pause = 0
 		}
 	}
-	return nil
+	return more, nil
 }
 
 // took tells that the device has taken the stream up to taken.

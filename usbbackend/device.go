@@ -37,6 +37,8 @@ type Device struct {
 
 	boot pipeline
 
+	open      context.Context // ends with Close
+	end       context.CancelFunc
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -52,8 +54,9 @@ func Open(ctx context.Context, h usb.Host, info usb.Info, log *slog.Logger) (*De
 		return nil, err
 	}
 	d := &Device{dev: dev, info: info, gen: gen, regs: reg.For(gen)}
+	d.open, d.end = context.WithCancel(context.Background())
 	if err := d.claim(); err != nil {
-		return nil, errors.Join(err, dev.Close())
+		return nil, errors.Join(err, d.Close())
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -112,7 +115,10 @@ func (d *Device) Gone() <-chan struct{} { return d.dev.Gone() }
 
 // Close ends everything that is under way and lets go of the device.
 func (d *Device) Close() error {
-	d.closeOnce.Do(func() { d.closeErr = d.dev.Close() })
+	d.closeOnce.Do(func() {
+		d.end()
+		d.closeErr = d.dev.Close()
+	})
 	return d.closeErr
 }
 

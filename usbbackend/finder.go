@@ -17,6 +17,7 @@ import (
 const (
 	defaultRescan = 5 * time.Second
 	retryPause    = time.Second
+	resetLimit    = 5 * time.Second
 	maxResets     = 5 // of the port of a device that enumerated too slow
 )
 
@@ -126,7 +127,10 @@ func (f *Finder) open(ctx context.Context, log *slog.Logger, info usb.Info, p *p
 		p.retry = time.Now().Add(time.Second << p.resets)
 		p.resets++
 		log.Warn("enumerated below high speed, resetting the port", "op", "reset", "speed", info.Speed.String(), "try", p.resets)
-		if err := f.Host.Reset(ctx, info); err != nil {
+		// Others wait for this one meanwhile.
+		limit, cancel := context.WithTimeout(ctx, resetLimit)
+		defer cancel()
+		if err := f.Host.Reset(limit, info); err != nil {
 			log.Warn("cannot reset the port", "op", "reset", "err", err)
 		}
 		return nil

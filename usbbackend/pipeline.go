@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -21,6 +22,8 @@ const (
 	// before the failure is believed.
 	maxFaults  = 8
 	faultPause = 10 * time.Millisecond
+	clearLimit = time.Second
+	firstLook  = 500 * time.Millisecond
 )
 
 // pipeline keeps the boot FIFO's endpoint busy. Bytes are copied into
@@ -43,7 +46,7 @@ type pipeline struct {
 	queued int64     // bytes of the stream copied in
 	taken  int64     // bytes of it that the device took
 	sent   int64     // bytes handed to the bus, taken or in flight
-	moved  time.Time // when taken last grew, or the owner began to wait
+	moved  time.Time // when there was progress last, or the owner began to wait
 	looked time.Time // when the oldest transfer was last called back
 	faults int       // failures since then
 
@@ -60,9 +63,11 @@ type segment struct {
 func (p *pipeline) init(d *Device, log *slog.Logger) { p.d, p.log = d, log }
 
 // BootStart begins a boot stream at offset 0; what an earlier one left is
-// dropped. The stream fails when the device takes no byte for stall while some
-// are waiting, to within an eighth. A transfer that takes longer than transfer
-// is called back, to be sent again from the first byte that was not taken.
+// dropped. The stream fails when the device neither takes a byte nor reads one
+// from its FIFO for stall while some are waiting; an eighth later if meanwhile
+// it took part of a transfer, which is not seen at once. A transfer that takes longer
+// than transfer is called back, to be sent again from the first byte that was
+// not taken.
 func (d *Device) BootStart(stall, transfer time.Duration) {
 	p := &d.boot
 	p.cancel()
@@ -102,10 +107,6 @@ func (d *Device) BootEnd() {
 	d.boot.credits.end()
 	d.boot.free = nil
 }
-
-// BootTaken returns how many bytes of the stream the device has taken, as far
-// as is known now.
-func (d *Device) BootTaken() int64 { return d.boot.taken }
 
 // BootDrop calls back all that is in flight, and forgets the queued bytes from
 // offset from of the stream on, unless the device has taken them already. It
@@ -199,6 +200,9 @@ func (p *pipeline) reap(ctx context.Context) error {
 			p.take(n)
 			continue
 		}
+		if err == nil {
+			err = io.ErrShortWrite
+		}
 		// What is behind a failed transfer was not sent; take everything back.
 		p.cancel()
 		if err := p.recover(ctx, err); err != nil {
@@ -223,60 +227,16 @@ func (p *pipeline) take(n int) {
 	}
 }
 
-// cancel calls all transfers back and accounts for what they moved. Because
-// the bytes moved are a prefix of those submitted, the sum of the counts is
-// all there is to know.
-func (p *pipeline) cancel() {
-	n := 0
-	for i := range p.queue {
-		if t := p.queue[i].t; t != nil {
-			t.Cancel()
-		}
-	}
-	for i := range p.queue {
-		if t := p.queue[i].t; t != nil {
-			m, _ := t.Result()
-			n += m
-			p.queue[i].t = nil
-		}
-	}
-	for n > 0 && len(p.queue) > 0 {
-		m := min(n, len(p.queue[0].data))
-		p.take(m)
-		n -= m
-	}
-	p.sent = p.taken
-}
-
-// recover decides whether the stream can go on after a transfer failed.
-func (p *pipeline) recover(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, usb.ErrNoDevice), errors.Is(err, usb.ErrClosed):
-		return err
-	case errors.Is(err, usb.ErrStall):
-		if err := p.d.dev.ClearHalt(ctx, p.d.bootOut); err != nil {
-			return err
-		}
-	}
-	p.faults++
-	p.log.Debug("boot transfer failed", "op", "boot", "bytes", p.taken, "err", err, "faults", p.faults)
-	if p.faults > maxFaults {
-		return fmt.Errorf("boot FIFO after %d bytes, %d failures in a row: %w", p.taken, p.faults, err)
-	}
-	if p.faults > 1 {
-		return sleep(ctx, faultPause)
-	}
-	return nil
-}
-
 // wait waits for something to change: the oldest transfer ends, the device has
 // more free space, or it is time to look whether a transfer hangs.
 func (p *pipeline) wait(ctx context.Context) error {
-	since := p.moved
-	if p.looked.After(since) {
-		since = p.looked
+	// Part of the oldest transfer may have been taken. To know it soon makes
+	// the limit of the stall exact.
+	look := p.moved.Add(min(p.patience, firstLook))
+	if p.looked.After(p.moved) {
+		look = p.looked.Add(p.patience)
 	}
-	timer := time.NewTimer(time.Until(since.Add(p.patience)))
+	timer := time.NewTimer(min(time.Until(look), time.Until(p.moved.Add(p.stall))))
 	defer timer.Stop()
 	var done <-chan struct{}
 	if len(p.queue) > 0 && p.queue[0].t != nil {
@@ -286,7 +246,11 @@ func (p *pipeline) wait(ctx context.Context) error {
 	case <-done:
 		return nil
 	case l := <-p.credits.poll(p.taken, p.sent):
-		return p.credits.grant(l)
+		more, err := p.credits.grant(l)
+		if more {
+			p.moved = time.Now() // it reads, though not yet a transfer's worth
+		}
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-p.d.dev.Gone():

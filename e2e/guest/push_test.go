@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -30,33 +30,32 @@ func TestPush(t *testing.T) {
 	for _, gen := range generations {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)
-			const file = image
-			server := httptest.NewServer(http.FileServer(http.Dir("/srv")))
+			server := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(image))))
 			defer server.Close()
+			url := server.URL + "/" + filepath.Base(image)
 			for _, way := range []struct{ name, script string }{
-				{"cat", "cat " + file + " > /dev/rshim0/boot"},
-				{"dd", "dd bs=1M if=" + file + " of=/dev/rshim0/boot"},
-				{"curl", "curl -sSf -o /dev/rshim0/boot " + server.URL + strings.TrimPrefix(file, "/srv")},
-				{"bmc-rshim", "bmc-rshim push -wait streamed " + file},
+				{"cat", "cat " + image + " > /dev/rshim0/boot"},
+				{"dd", "dd bs=1M if=" + image + " of=/dev/rshim0/boot"},
+				{"curl", "curl -sSf -o /dev/rshim0/boot " + url},
+				{"wget", "wget -q -O /dev/rshim0/boot " + url},
+				{"bmc-rshim", "bmc-rshim push -wait streamed " + image},
 			} {
+				downloader := map[string]string{"uml": "curl", "ast2600": "wget"}[vmguest.Lane()]
+				if (way.name == "curl" || way.name == "wget") && way.name != downloader {
+					continue
+				}
 				t.Run(way.name, func(t *testing.T) {
-					if _, err := exec.LookPath(way.name); err != nil && vmguest.Lane() != "uml" {
-						t.Skip(err)
-					}
 					begin := time.Now()
 					if out, code := sh(t, way.script); code != 0 {
 						t.Fatalf("%s: exit code %d\n%s", way.script, code, out)
 					}
 					took := time.Since(begin)
-					r.t = t
-					r.arrived(file)
-					if st, err := os.Stat(file); err == nil {
-						vmguest.Metric(t, "push_"+gen+"_"+way.name, float64(st.Size())/1e6/took.Seconds(), "MB/s")
-					}
+					r := r.in(t)
+					r.arrived(image)
+					vmguest.Metric(t, "push_"+gen+"_"+way.name, took.Seconds(), "s") // with the reset
 					r.stage("ready")
 				})
 			}
-			r.t = t
 		})
 	}
 }
@@ -67,7 +66,7 @@ func TestPushFollowed(t *testing.T) {
 	for _, gen := range generations {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)
-			out, code := sh(t, "bmc-rshim push "+image)
+			out, code := sh(t, "bmc-rshim push "+small(t))
 			if code != 0 || !strings.Contains(out, "DPU is ready") {
 				t.Errorf("exit code %d\n%s", code, out)
 			}
@@ -135,12 +134,13 @@ func TestUnplugDuringPush(t *testing.T) {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)
 			r.control("hold 0 on")
-			cat := start(t, "sh", "-c", "cat "+image+" > /dev/rshim0/boot")
-			r.until("some of the stream", func() bool { return !strings.Contains(r.control("sum 0"), "bytes=0 ") })
+			file := small(t)
+			cat := start(t, "sh", "-c", "cat "+file+" > /dev/rshim0/boot")
+			r.some()
 			r.control("unplug 0")
 			select {
 			case <-cat.done:
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("the writer hangs after the device was unplugged")
 			}
 			if cat.err == nil || !strings.Contains(cat.output(), "No such device") {
@@ -148,10 +148,10 @@ func TestUnplugDuringPush(t *testing.T) {
 			}
 			r.control("hold 0 off")
 			r.control("plug 0")
-			if out, code := sh(t, "cat "+image+" > /dev/rshim0/boot"); code != 0 {
+			if out, code := sh(t, "cat "+file+" > /dev/rshim0/boot"); code != 0 {
 				t.Errorf("push after it was back: exit code %d\n%s", code, out)
 			}
-			r.arrived(image)
+			r.arrived(file)
 		})
 	}
 }
@@ -162,34 +162,45 @@ func TestInterruptedPush(t *testing.T) {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)
 			r.control("hold 0 on")
-			c := exec.Command("sh", "-c", "exec cat "+image+" > /dev/rshim0/boot")
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(3 * time.Second)
+			file := small(t)
+			cat := start(t, "sh", "-c", "exec cat "+file+" > /dev/rshim0/boot")
+			r.some()
+			time.Sleep(500 * time.Millisecond) // now the chip is full, and so is all before it
 			begin := time.Now()
-			_ = c.Process.Signal(syscall.SIGINT)
-			_ = c.Wait()
-			if took := time.Since(begin); took > time.Second {
+			_ = cat.cmd.Process.Signal(syscall.SIGINT)
+			select {
+			case <-cat.done:
+			case <-time.After(patience):
+				t.Fatal("the writer does not end")
+			}
+			if took := time.Since(begin); took > endTime {
 				t.Errorf("cat took %v to end", took)
 			}
+			if ended := cat.cmd.ProcessState.Sys().(syscall.WaitStatus); !ended.Signaled() {
+				t.Errorf("cat ended by itself: %v: %s", cat.err, cat.output())
+			}
 			r.control("hold 0 off")
-			if out, code := sh(t, "cat "+image+" > /dev/rshim0/boot"); code != 0 {
+			if out, code := sh(t, "cat "+file+" > /dev/rshim0/boot"); code != 0 {
 				t.Errorf("next push: exit code %d\n%s", code, out)
 			}
-			r.arrived(image)
+			r.arrived(file)
 		})
 	}
 }
+
+// endTime is how long a program may take to end, three times what it should.
+const endTime = 3 * time.Second
 
 // TestStop: SIGTERM ends the daemon in under a second, in the middle of a push
 // too, and takes the files away.
 func TestStop(t *testing.T) {
 	r := newRig(t)
 	r.control("hold 0 on")
-	cat := start(t, "sh", "-c", "cat "+image+" > /dev/rshim0/boot")
-	r.until("some of the stream", func() bool { return !strings.Contains(r.control("sum 0"), "bytes=0 ") })
-	if took := r.daemon.stop(); took > time.Second {
+	cat := start(t, "sh", "-c", "cat "+small(t)+" > /dev/rshim0/boot")
+	r.some()
+	took := r.daemon.stop()
+	vmguest.Metric(t, "stop_during_push", took.Seconds(), "s")
+	if took > endTime {
 		t.Errorf("the daemon took %v to end", took)
 	}
 	if code := r.daemon.cmd.ProcessState.ExitCode(); code != 0 {

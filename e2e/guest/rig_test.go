@@ -19,6 +19,8 @@ import (
 	"time"
 
 	vmguest "github.com/bluefield-go/bmc-rshim/internal/vmtest/guest"
+	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
 // rig is a BMC in the machine: the daemon, and a simulated DPU on the kernel's
@@ -92,10 +94,18 @@ func (p *process) stop() time.Duration {
 // newRig starts a DPU and the daemon, and waits for the device to be attached.
 func newRig(t *testing.T, simArgs ...string) *rig {
 	t.Helper()
+	r := newDPUs(t, simArgs...)
+	r.startDaemon()
+	return r
+}
+
+// newDPUs starts the simulator alone.
+func newDPUs(t *testing.T, args ...string) *rig {
+	t.Helper()
 	vmguest.Require(t)
 	socket := filepath.Join(t.TempDir(), "sim")
 	r := &rig{t: t}
-	r.sim = start(t, "bluefield-sim", append(simArgs, "-control", socket)...)
+	r.sim = start(t, "bluefield-sim", append(args, "-control", socket)...)
 	r.until("the simulator's socket", func() bool {
 		var err error
 		r.ctl, err = net.Dial("unix", socket)
@@ -103,8 +113,14 @@ func newRig(t *testing.T, simArgs ...string) *rig {
 	})
 	t.Cleanup(func() { r.ctl.Close() })
 	r.reply = bufio.NewReader(r.ctl)
-	r.startDaemon()
 	return r
+}
+
+// in returns the rig for use in a subtest.
+func (r *rig) in(t *testing.T) *rig {
+	sub := *r
+	sub.t = t
+	return &sub
 }
 
 func (r *rig) startDaemon() {
@@ -157,26 +173,74 @@ func (r *rig) stage(name string) {
 // nothing offered to a FIFO that was full or a chip that was not ready.
 func (r *rig) arrived(file string) {
 	r.t.Helper()
-	f, err := os.Open(file)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	pad := -n & 7
-	h.Write(make([]byte, pad))
-	want := fmt.Sprintf("sum dev=0 bytes=%d sha256=%x", n+pad, h.Sum(nil))
-	r.until("the last bytes", func() bool { return strings.Contains(r.control("sum 0"), fmt.Sprintf("bytes=%d ", n+pad)) })
+	n, sum := padded(r.t, file)
+	want := fmt.Sprintf("sum dev=0 bytes=%d sha256=%x", n, sum)
+	r.until("the last bytes", func() bool { return strings.Contains(r.control("sum 0"), fmt.Sprintf("bytes=%d ", n)) })
 	if got := r.control("sum 0"); got != want {
 		r.t.Errorf("arrived: %s\nwant:    %s", got, want)
 	}
 	if st := r.control("state 0"); !strings.Contains(st, "overflow=0 swallowed=0") {
 		r.t.Errorf("bytes were lost: %s", st)
 	}
+}
+
+// small writes a BFB for both generations that is enough for what is not about
+// its size, but more than fits between a writer and a chip that does not read.
+func small(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "small.bfb")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	part := func(id bfb.ID, g reg.Generation, size int) bfb.Part {
+		return bfb.Part{ID: id, Version: bfb.VersionOf(g), Data: bytes.NewReader(bytes.Repeat([]byte{0, 1, byte(g)}, size/3))}
+	}
+	var parts []bfb.Part
+	for _, id := range []bfb.ID{bfb.IDBL2R, bfb.IDBL2} {
+		parts = append(parts, part(id, reg.BlueField2, 30000), part(id, reg.BlueField3, 30000))
+	}
+	parts = append(parts, bfb.Part{ID: bfb.IDImage, Data: bytes.NewReader(make([]byte, 2<<20))})
+	if err := bfb.Write(f, parts...); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// sums are those of files that were asked for; a BMC takes its time for them.
+var sums = map[string][sha256.Size]byte{}
+
+// padded returns the size and SHA-256 of a file with zeros up to a whole word.
+func padded(t *testing.T, file string) (size int64, sum [sha256.Size]byte) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pad := -st.Size() & 7
+	sum, ok := sums[file]
+	if !ok {
+		h := sha256.New()
+		if _, err := io.Copy(h, f); err != nil {
+			t.Fatal(err)
+		}
+		h.Write(make([]byte, pad))
+		h.Sum(sum[:0])
+		sums[file] = sum
+	}
+	return st.Size() + pad, sum
+}
+
+// some waits until the chip has got the beginning of a stream.
+func (r *rig) some() {
+	r.t.Helper()
+	r.until("some of the stream", func() bool { return !strings.Contains(r.control("sum 0"), "bytes=0 ") })
 }
 
 // misc reads the device's misc file, "" if that cannot be.

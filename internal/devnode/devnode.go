@@ -43,7 +43,7 @@ func Run(ctx context.Context, d *rshim.Device, o Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for name, dev := range map[string]cuse.Device{
 		"boot":  bootDevice{d},
-		"misc":  miscDevice{d},
+		"misc":  miscDevice{d, log},
 		"rshim": regDevice{d},
 	} {
 		s := cuse.New(cuse.Options{
@@ -94,7 +94,7 @@ var errnos = []struct {
 func errno(err error) error {
 	for _, e := range errnos {
 		if errors.Is(err, e.err) {
-			return errors.Join(e.errno, err)
+			return fmt.Errorf("%w: %w", e.errno, err)
 		}
 	}
 	return err

@@ -5,7 +5,7 @@ package devnode
 import (
 	"context"
 	"io"
-	"sync"
+	"log/slog"
 	"syscall"
 
 	"github.com/bluefield-go/bmc-rshim/internal/cuse"
@@ -14,23 +14,38 @@ import (
 
 // miscDevice is /dev/rshimN/misc. An open file gives the text once, made when
 // the first read asks for it; each write is a list of commands.
-type miscDevice struct{ d *rshim.Device }
+type miscDevice struct {
+	d   *rshim.Device
+	log *slog.Logger
+}
 
 func (m miscDevice) Open(context.Context, uint32) (cuse.File, error) {
-	return &miscFile{d: m.d}, nil
+	return &miscFile{miscDevice: m, turn: make(chan struct{}, 1)}, nil
 }
 
 type miscFile struct {
-	d    *rshim.Device
-	once sync.Once
-	mu   sync.Mutex
+	miscDevice
+	turn chan struct{} // filled by whoever reads
+	made bool
 	text string // that has not been read yet
 }
 
 func (f *miscFile) Read(ctx context.Context, p []byte, _ int64) (int, error) {
-	f.once.Do(func() { f.text = f.d.Misc(ctx) })
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	select {
+	case f.turn <- struct{}{}:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	defer func() { <-f.turn }()
+	if !f.made {
+		text := f.d.Misc(ctx)
+		// Who is interrupted asks again, and must not be left with the zeros
+		// of registers that there was no time to read.
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		f.text, f.made = text, true
+	}
 	n := copy(p, f.text)
 	f.text = f.text[n:]
 	if n == 0 && len(p) > 0 {
@@ -44,6 +59,8 @@ func (f *miscFile) Write(ctx context.Context, p []byte, off int64) (int, error) 
 		return 0, syscall.EINVAL
 	}
 	if err := f.d.WriteMisc(ctx, string(p)); err != nil {
+		// All that the writer sees is "invalid argument" and the like.
+		f.log.Warn("command refused", "op", "misc write", "err", err)
 		return 0, errno(err)
 	}
 	return len(p), nil

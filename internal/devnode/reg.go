@@ -54,6 +54,11 @@ func (f regFile) Ioctl(ctx context.Context, c cuse.Ioctl) (int32, error) {
 	if c.Cmd == iocRead2 || c.Cmd == iocWrite2 {
 		size = int(c.In[12])
 	}
+	switch size {
+	case 1, 2, 4, 8: // what bf-reg sends; up to 4 is 4, see reg.Generation.USBSize
+	default:
+		return 0, syscall.EINVAL
+	}
 	if c.Cmd == iocWrite || c.Cmd == iocWrite2 {
 		return 0, errno(f.d.WriteReg(ctx, addr, size, binary.LittleEndian.Uint64(c.In[4:])))
 	}

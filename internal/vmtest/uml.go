@@ -29,7 +29,7 @@ func bootUML(ctx context.Context, l *launch) (*machineProcess, error) {
 	}
 	// The guest has a /tmp of its own, which must not hide the module and its testdata.
 	if strings.HasPrefix(l.root, "/tmp/") || strings.HasPrefix(l.root, "/run/") {
-		g.Mounts = append(g.Mounts, guest.Mount{Host: l.root, Guest: l.root, ReadOnly: true})
+		g.Mounts = append(g.Mounts, guest.Mount{Host: l.root, Guest: l.root, Overlay: true})
 	}
 	g.Links = make(map[string]string)
 	for name, host := range l.job.Files {

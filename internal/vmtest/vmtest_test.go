@@ -62,9 +62,10 @@ func TestUML(t *testing.T) {
 	t.Parallel()
 	vmtest.NeedLane(t, vmtest.UML)
 	out := t.TempDir()
-	res, err := vmtest.Execute(t.Context(), vmtest.Machine{Lane: vmtest.UML, Out: out},
+	res, err := vmtest.Execute(t.Context(), vmtest.Machine{Lane: vmtest.UML, Out: out, Deadline: 2 * time.Minute},
 		job(t, "TestMachine", "TestOrphan", "TestBad", "TestPanic", "TestHang", "TestSilent", "TestRestart", "TestMachine"))
-	if err == nil || !strings.Contains(err.Error(), "it has restarted") {
+	// User-Mode Linux itself does not always survive its restart; then the machine's deadline ends it.
+	if err == nil || !strings.Contains(err.Error(), "it has restarted") && !strings.Contains(err.Error(), "ended before its tests did") {
 		t.Errorf("a machine that a test has restarted: %v", err)
 	}
 	if len(res.Packages) != 8 {

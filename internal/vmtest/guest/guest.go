@@ -45,6 +45,7 @@ type Job struct {
 type Mount struct {
 	Host, Guest string
 	ReadOnly    bool
+	Overlay     bool // ReadOnly, but what is written stays in the guest's memory
 }
 
 // Run is one program, run to its end.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -119,21 +120,28 @@ func await(cmd *exec.Cmd, timeout time.Duration) (note string, err error) {
 		cmd.Wait()
 		close(exited)
 	}()
+	signal := func(s os.Signal) func() { return func() { cmd.Process.Signal(s) } }
 	for _, step := range []struct {
 		wait time.Duration
-		then os.Signal
-	}{{timeout, unix.SIGQUIT}, {5 * time.Second, unix.SIGKILL}, {5 * time.Second, nil}} {
+		then func()
+	}{{timeout, signal(unix.SIGQUIT)}, {5 * time.Second, signal(unix.SIGKILL)}, {5 * time.Second, unplug}, {5 * time.Second, func() {}}} {
 		select {
 		case <-exited:
 			return note, nil
 		case <-time.After(step.wait):
 		}
 		note = fmt.Sprintf("killed after %v", timeout)
-		if step.then != nil {
-			cmd.Process.Signal(step.then)
-		}
+		step.then()
 	}
 	return "", fmt.Errorf("%s cannot be killed, it is stuck in the kernel:\n%s", cmd.Path, kernelStacks(cmd.Process.Pid))
+}
+
+// unplug takes all simulated USB devices off the bus. The kernel does not let go of a process with a transfer under
+// way, and when that process is the simulator as well, nobody else is left to end the transfer.
+func unplug() {
+	for port := range 64 {
+		os.WriteFile("/sys/devices/platform/vhci_hcd.0/detach", []byte(strconv.Itoa(port)), 0) // fails for free ports
+	}
 }
 
 // kernelStacks says where in the kernel the process's threads are.

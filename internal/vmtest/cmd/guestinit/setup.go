@@ -63,12 +63,18 @@ func setUp(job *guest.Job) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range job.Mounts {
+	for i, m := range job.Mounts {
 		var flags uintptr
 		if m.ReadOnly {
 			flags = unix.MS_RDONLY
 		}
-		if err := mount("host", m.Guest, "hostfs", flags, m.Host); err != nil {
+		var err error
+		if m.Overlay {
+			err = mountOverlay(m, fmt.Sprintf("/run/overlay%d", i))
+		} else {
+			err = mount("host", m.Guest, "hostfs", flags, m.Host)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -107,6 +113,16 @@ func enterHostRoot() error {
 		unix.Mount(".", "/", "", unix.MS_MOVE, ""),
 		unix.Chroot("."),
 		os.Chdir("/"),
+	)
+}
+
+// mountOverlay mounts a directory of the host so that what is written to it ends up in dir, which is RAM.
+func mountOverlay(m guest.Mount, dir string) error {
+	return errors.Join(
+		mount("host", dir+"/lower", "hostfs", unix.MS_RDONLY, m.Host),
+		os.Mkdir(dir+"/upper", 0o755),
+		os.Mkdir(dir+"/work", 0o755),
+		mount("root", m.Guest, "overlay", 0, "lowerdir="+dir+"/lower,upperdir="+dir+"/upper,workdir="+dir+"/work"),
 	)
 }
 
