@@ -238,29 +238,6 @@ func TestClearOnRead(t *testing.T) {
 	})
 }
 
-// TestSemaphoreIsGivenBack: a look at the boot log that the end of its context
-// cuts short does not leave the chip without its semaphore.
-func TestSemaphoreIsGivenBack(t *testing.T) {
-	for after := range 40 {
-		bubble(t, bluefield.Config{Reset: bluefield.ResetBehaviour{Stay: true}}, usbdev.Options{Latency: time.Millisecond}, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
-			if err := d.Reset(r.ctx); err != nil {
-				t.Fatal(err)
-			}
-			// The follower is in the middle of a look when the chip is found to
-			// have reset, which ends it.
-			time.Sleep(580*time.Millisecond + time.Duration(after)*time.Millisecond)
-			fn.DPU().Log(r.ctx, "INFO[UEFI]: in the way")
-			r.state(d, rshim.Attached)
-			time.Sleep(500 * time.Millisecond)
-			fn.DPU().Log(r.ctx, "INFO[UEFI]: still heard")
-			time.Sleep(5 * time.Second)
-			if lost := fn.DPU().LogLost(); lost != 0 {
-				t.Errorf("after %d: the chip lost %d lines", after, lost)
-			}
-		})
-	}
-}
-
 // TestLogBounds: a chip that never stops logging fills the store, not memory.
 func TestLogBounds(t *testing.T) {
 	bubble(t, bluefield.Config{}, usbdev.Options{}, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
