@@ -11,18 +11,18 @@ import (
 )
 
 // kernelTests are the packages whose tests run in every machine. Tests that need one skip themselves elsewhere, with
-// guest.Require.
+// guest.Require. The timeouts are for a host that is several times slower than it should be.
 var kernelTests = []vmtest.Package{
-	{Path: "./usbbackend/usbfs"},
+	{Path: "./usbbackend/usbfs", Timeout: 5 * time.Minute},
 	{Path: "./internal/cuse"},
 	{Path: "./internal/uevent"},
 	{Path: "./sim/usbip"},
-	{Path: "./e2e/guest", Timeout: 15 * time.Minute},
+	{Path: "./e2e/guest", Timeout: 30 * time.Minute},
 }
 
 // umlTests need the host's libraries, which only User-Mode Linux sees.
 var umlTests = []vmtest.Package{
-	{Path: "./usbbackend/libusb", Tags: "libusb", Cgo: true},
+	{Path: "./usbbackend/libusb", Tags: "libusb", Cgo: true, Timeout: 5 * time.Minute},
 }
 
 // cmds are on the PATH of the tests in both machines.
@@ -42,7 +42,7 @@ func run(t *testing.T, m vmtest.Machine, tests []vmtest.Package) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Deadline = 30 * time.Minute
+	m.Deadline = 40 * time.Minute
 	vmtest.Run(t, m, vmtest.Job{
 		Tests: tests,
 		Cmds:  cmds,
