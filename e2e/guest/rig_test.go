@@ -105,6 +105,9 @@ func newDPUs(t *testing.T, args ...string) *rig {
 	vmguest.Require(t)
 	socket := filepath.Join(t.TempDir(), "sim")
 	r := &rig{t: t}
+	// The kernel takes its time to see devices off; the next DPUs are to find
+	// the bus, and the numbers of the devices, free.
+	t.Cleanup(func() { r.until("the DPUs to have left", func() bool { return onBus(t) == 0 }) })
 	r.sim = start(t, "bluefield-sim", append(args, "-control", socket)...)
 	r.until("the simulator's socket", func() bool {
 		var err error
@@ -114,6 +117,21 @@ func newDPUs(t *testing.T, args ...string) *rig {
 	t.Cleanup(func() { r.ctl.Close() })
 	r.reply = bufio.NewReader(r.ctl)
 	return r
+}
+
+// onBus counts the devices on the kernel's USB that are DPUs.
+func onBus(t *testing.T) (n int) {
+	t.Helper()
+	files, err := filepath.Glob("/sys/bus/usb/devices/*/idVendor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if vendor, _ := os.ReadFile(file); strings.TrimSpace(string(vendor)) == fmt.Sprintf("%04x", reg.USBVendor) {
+			n++
+		}
+	}
+	return n
 }
 
 // in returns the rig for use in a subtest.

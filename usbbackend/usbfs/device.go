@@ -89,9 +89,17 @@ func makeDevice(loc usb.Location, ifs []usb.Interface, k kernel) *Device {
 	return d
 }
 
+// ioctl does an ioctl. Submitting and reaping do not wait in the kernel, so the
+// runtime is not told of them: to look after a thread that may be gone for
+// long, it would wake another one every time, which is most of the wake-ups of
+// an idle daemon.
 func ioctl(fd, req uintptr, arg unsafe.Pointer) syscall.Errno {
+	call := unix.Syscall
+	if req == ioctlSubmitURB || req == ioctlReapURBNDelay {
+		call = unix.RawSyscall
+	}
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, req, uintptr(arg))
+		_, _, errno := call(unix.SYS_IOCTL, fd, req, uintptr(arg))
 		if errno != syscall.EINTR {
 			return errno
 		}
