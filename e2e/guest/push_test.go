@@ -63,6 +63,7 @@ func TestPush(t *testing.T) {
 // TestPushFollowed pushes with the command line's defaults: to the end of the
 // boot.
 func TestPushFollowed(t *testing.T) {
+	umlOnly(t)
 	for _, gen := range generations {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)
@@ -132,6 +133,7 @@ FORCE_CMD       0 (1: send Force command)
 // TestUnplugDuringPush: the writer is told, the daemon lives on, and the device
 // works again when it is back.
 func TestUnplugDuringPush(t *testing.T) {
+	umlOnly(t)
 	for _, gen := range generations {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)
@@ -160,6 +162,7 @@ func TestUnplugDuringPush(t *testing.T) {
 
 // TestInterruptedPush: Ctrl-C on a push to a chip that has stopped reading.
 func TestInterruptedPush(t *testing.T) {
+	umlOnly(t)
 	for _, gen := range generations {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)

@@ -119,6 +119,15 @@ func newDPUs(t *testing.T, args ...string) *rig {
 	return r
 }
 
+// umlOnly skips a test that would take minutes on an emulated BMC, to prove
+// nothing there that does not hold in User-Mode Linux.
+func umlOnly(t *testing.T) {
+	t.Helper()
+	if vmguest.In() && vmguest.Lane() != "uml" {
+		t.Skip("runs in User-Mode Linux only")
+	}
+}
+
 // onBus counts the devices on the kernel's USB that are DPUs.
 func onBus(t *testing.T) (n int) {
 	t.Helper()
