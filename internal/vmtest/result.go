@@ -226,14 +226,14 @@ func parseTests(events []byte) ([]*TestResult, error) {
 	}
 }
 
-func (t *TestResult) sub(name string) *TestResult {
-	for _, s := range t.Sub {
+func (r *TestResult) sub(name string) *TestResult {
+	for _, s := range r.Sub {
 		if s.Name == name {
 			return s
 		}
 	}
 	s := &TestResult{Name: name}
-	t.Sub = append(t.Sub, s)
+	r.Sub = append(r.Sub, s)
 	return s
 }
 
