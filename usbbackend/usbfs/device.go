@@ -89,17 +89,12 @@ func makeDevice(loc usb.Location, ifs []usb.Interface, k kernel) *Device {
 	return d
 }
 
-// ioctl does an ioctl. Submitting and reaping do not wait in the kernel, so the
-// runtime is not told of them: to look after a thread that may be gone for
-// long, it would wake another one every time, which is most of the wake-ups of
-// an idle daemon.
+// ioctl does an ioctl. Each may wait for the lock of the device, which whoever
+// takes a transfer back or resets the device holds until the hardware answers:
+// the runtime has to be told (no RawSyscall).
 func ioctl(fd, req uintptr, arg unsafe.Pointer) syscall.Errno {
-	call := unix.Syscall
-	if req == ioctlSubmitURB || req == ioctlReapURBNDelay {
-		call = unix.RawSyscall
-	}
 	for {
-		_, _, errno := call(unix.SYS_IOCTL, fd, req, uintptr(arg))
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, req, uintptr(arg))
 		if errno != syscall.EINTR {
 			return errno
 		}
