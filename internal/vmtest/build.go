@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -92,6 +93,8 @@ func (l *launch) build(ctx context.Context) error {
 	}
 	l.guest.Lane = string(l.machine.Lane)
 	l.guest.Now = time.Now()
+	l.guest.Seed = make([]byte, 64)
+	rand.Read(l.guest.Seed)
 	l.guest.Deadline = l.machine.Deadline
 	l.guest.Env = l.job.Env
 	return nil

@@ -33,6 +33,7 @@ type Job struct {
 	Lane     string
 	HostRoot bool      // root is a throw-away overlay over the host's own tree (hostfs)
 	Now      time.Time // the clock is set when it is behind this
+	Seed     []byte    // for the kernel's random numbers: a machine without devices finds none by itself
 	Deadline time.Duration
 	Modules  []string // kernel modules in load order, paths in the initramfs
 	Mounts   []Mount

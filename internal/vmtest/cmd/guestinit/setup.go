@@ -3,12 +3,14 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +42,9 @@ func setUp(job *guest.Job) error {
 		if err := unix.Settimeofday(&tv); err != nil {
 			return fmt.Errorf("settimeofday: %w", err)
 		}
+	}
+	if err := seed(job.Seed); err != nil {
+		return fmt.Errorf("random numbers: %w", err)
 	}
 	for _, m := range job.Modules {
 		if err := loadModule(m); err != nil {
@@ -87,6 +92,23 @@ func setUp(job *guest.Job) error {
 		return err
 	}
 	return errors.Join(loopbackUp(), unix.Sethostname([]byte("bmc-"+job.Lane)))
+}
+
+// seed hands the kernel random bytes that it may trust (random(4),
+// RNDADDENTROPY), without which getrandom waits for ever.
+func seed(random []byte) error {
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := binary.NativeEndian.AppendUint32(nil, uint32(8*len(random))) // struct rand_pool_info
+	b = binary.NativeEndian.AppendUint32(b, uint32(len(random)))
+	b = append(b, random...)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // enterHostRoot makes the host's own tree the root. It is mounted read-only below an overlay whose upper side is
