@@ -93,6 +93,16 @@ func (m *Map) BootFIFOWords(v uint64) (words int, ok bool) {
 	return int(v), true
 }
 
+// TmFIFOWords takes the number of words in a TMFIFO out of a read of its
+// status. It reports false when the value cannot be a count: a bad read, or
+// more words than the FIFO holds.
+func TmFIFOWords(v uint64) (words int, ok bool) {
+	if n := v & TmFIFOCountMask; !Bad(v) && n <= TmFIFODepth {
+		return int(n), true
+	}
+	return 0, false
+}
+
 // BFMode is the mode the card runs in, bits 5:4 of scratchpad 2 (BlueField-3).
 type BFMode uint8
 
