@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
 	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
 )
 
@@ -50,7 +51,7 @@ var commands = []command{
 	{"port-reset", "", "reset the USB port", plain((*usbdev.Function).Reset)},
 	{"reset", "", "reset the chip", plain(func(f *usbdev.Function) { f.DPU().Reset() })},
 	{"sum", "", "what arrived in the boot FIFO since the last reset into the boot ROM", func(*args) action { return sum }},
-	{"state", "", "how the DPU stands", func(*args) action { return state }},
+	{"state", "", "how the DPU stands, what it counts, and what control messages have set", func(*args) action { return state }},
 	{"nak", "EP on|off", "answer everything on an endpoint with NAK", func(a *args) action {
 		ep, on := a.endpoint(), a.onOff()
 		return quiet(func(f *usbdev.Function) { f.SetNAK(ep, on) })
@@ -106,6 +107,22 @@ var commands = []command{
 		r, v := a.register(), a.number(64)
 		return quiet(func(f *usbdev.Function) { f.DPU().WriteReg(r, 8, v) })
 	}},
+	{"tm-hold", "on|off", "stop reading the TMFIFO", func(a *args) action {
+		on := a.onOff()
+		return quiet(func(f *usbdev.Function) { f.DPU().HoldTM(on) })
+	}},
+	{"console-hold", "on|off", "stop the shell; the DPU's driver takes 1024 messages, then it loses what is typed", func(a *args) action {
+		on := a.onOff()
+		return quiet(func(f *usbdev.Function) { f.DPU().HoldConsole(on) })
+	}},
+	{"tm-noise", "WORDS", "send so many words of garbage over the TMFIFO", func(a *args) action {
+		n := int(a.number(20))
+		return quiet(func(f *usbdev.Function) { f.DPU().NoiseTM(n) })
+	}},
+	{"tm-half", "begin|end", "send the beginning of a message, whose rest never comes, or an end without a beginning", func(a *args) action {
+		end := a.oneOf("begin", "end") == 1
+		return quiet(func(f *usbdev.Function) { f.DPU().HalfTM(end) })
+	}},
 	{"log", "LINE", "let the DPU log a line", func(a *args) action {
 		line := a.rest()
 		return func(ctx context.Context, f *usbdev.Function) string {
@@ -123,8 +140,19 @@ func sum(_ context.Context, f *usbdev.Function) string {
 func state(_ context.Context, f *usbdev.Function) string {
 	st, _ := f.State()
 	full, unready := f.DPU().BootLost()
-	return fmt.Sprintf("stage=%v present=%t epoch=%d speed=%v overflow=%d swallowed=%d log-lost=%d",
-		f.DPU().Stage(), st.Present, st.Epoch, st.Speed, full, unready, f.DPU().LogLost())
+	return fmt.Sprintf("stage=%v present=%t epoch=%d speed=%v overflow=%d swallowed=%d log-lost=%d %s",
+		f.DPU().Stage(), st.Present, st.Epoch, st.Speed, full, unready, f.DPU().LogLost(), tmfifo(f.DPU()))
+}
+
+// tmfifo is the TMFIFO's part of the state.
+func tmfifo(d *bluefield.DPU) string {
+	s := d.TM()
+	return fmt.Sprintf("console-in=%d console-out=%d console-in-lost=%d console-out-lost=%d "+
+		"frames-in=%d frames-out=%d frames-in-lost=%d frames-out-lost=%d "+
+		"control=%d skipped=%d bad=%d tm-overflow=%d mac=%v pxe-id=%#08x vlan=%d,%d",
+		s.ConsoleIn, s.ConsoleOut, s.ConsoleInLost, s.ConsoleOutLost,
+		s.FramesIn, s.FramesOut, s.FramesInLost, s.FramesOutLost,
+		s.Control, s.Skipped, s.Bad, d.TMOverflow(), net.HardwareAddr(s.MAC[:]), s.PXEID, s.VLAN[0], s.VLAN[1])
 }
 
 // do carries out one command line.

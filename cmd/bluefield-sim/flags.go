@@ -7,6 +7,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
+	"strings"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
@@ -17,6 +19,7 @@ import (
 type options struct {
 	dpu     bluefield.Config
 	usb     usbdev.Options
+	net     network
 	vhci    usbip.VHCI
 	count   int
 	sink    string
@@ -40,6 +43,18 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fs.StringVar(&o.dpu.OPN, "opn", "900-9D3B6-SIMUL", "part number")
 	fs.BoolVar(&o.dpu.NICMode, "nic", false, "the cards are in NIC mode")
 	fs.BoolVar(&o.dpu.NoFirmware, "no-firmware", false, "no boot ROM: what comes into the boot FIFO is thrown away")
+	fs.BoolVar(&o.dpu.Console, "console", true, "boot log and a shell on the console; its command help lists what it can do")
+	o.net = network{kind: "echo", prefix: netip.MustParsePrefix("192.168.100.2/30")}
+	fs.Var(&o.net, "net", "`network` of the DPUs: none; echo, a host that answers ARP and pings; or tap:NAME[@NETNS], an interface\n(%d in its name is the DPU's number) in the network namespace of a file such as /run/netns/NAME")
+	fs.Func("net-address", "`prefix` of the DPUs' side of it, or none (default 192.168.100.2/30)", func(s string) (err error) {
+		o.net.prefix = netip.Prefix{}
+		if s != "none" {
+			o.net.prefix, err = netip.ParsePrefix(s)
+		}
+		return err
+	})
+	fs.BoolVar(&o.dpu.UpstreamKernel, "upstream-kernel", false, "the DPUs' Linux does not answer control messages (PEER_MAC, PXE_ID, VLAN_ID)")
+	fs.BoolVar(&o.dpu.DirtyHeaders, "dirty-headers", false, "the DPUs' Linux leaves garbage in unused bytes of its messages' headers")
 	fs.Int64Var(&o.dpu.DrainRate, "drain-rate", 0, "how fast a DPU reads its boot FIFO, in `bytes/s`; 0 is at once")
 	fs.Float64Var(&o.dpu.StageScale, "stage-scale", 0, "length of the boot stages; 1 is about ten seconds in all")
 	fs.StringVar(&o.dpu.FailAfter, "fail-after", "", "log `text` after which the boot gets stuck with -fail-line")
@@ -54,7 +69,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fs.StringVar(&o.vhci.Dir, "vhci", "", "`folder` of vhci_hcd in sysfs")
 	switch err = fs.Parse(args); {
 	case err != nil:
-	case fs.NArg() > 0 || o.count < 1:
+	case fs.NArg() > 0 || o.count < 1 || o.count > 1 && o.net.kind == "tap" && !strings.Contains(o.net.name, "%d"):
 		fs.Usage()
 		err = errors.New("usage")
 	}

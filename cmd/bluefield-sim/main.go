@@ -5,6 +5,11 @@
 //
 //	bluefield-sim [-generation bf3] [-count 1] [flags]
 //
+// Behind its console a DPU has a shell, in which "help" lists the commands, and
+// behind its network interface a host that answers pings, or, with -net, an
+// interface of this machine. The documentation of package sim/bluefield says
+// what is printed, byte for byte.
+//
 // What happens is told on standard output, one event a line: its name, then
 // key=value pairs, quoted as Go strings where they have to be; dev is the
 // number of the DPU. Commands are taken on standard input and, with -control,
@@ -74,6 +79,12 @@ func simulate(ctx context.Context, o options, stdin io.Reader, stdout io.Writer)
 			}
 			defer file.Close()
 			o.dpu.Sink = file
+		}
+		if o.dpu.Net, err = o.net.open(i); err != nil {
+			return err
+		}
+		if o.dpu.Net != nil {
+			defer o.dpu.Net.Close()
 		}
 		devs = append(devs, usbdev.New(bluefield.New(o.dpu), o.usb))
 	}

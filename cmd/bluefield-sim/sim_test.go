@@ -25,6 +25,11 @@ func TestRunExitCodes(t *testing.T) {
 		{[]string{"-generation", "bf9"}, 2},
 		{[]string{"-count", "0"}, 2},
 		{[]string{"extra"}, 2},
+		{[]string{"-net", "echo:1"}, 2},
+		{[]string{"-net", "tap:"}, 2},
+		{[]string{"-net", "bridge"}, 2},
+		{[]string{"-net", "tap:dpu", "-count", "2"}, 2},
+		{[]string{"-net-address", "192.168.100.2"}, 2},
 		{[]string{"-vhci", t.TempDir()}, 1}, // no controller there
 	} {
 		var out, errs bytes.Buffer
@@ -56,6 +61,11 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// fresh is the TMFIFO's part of the state before anything has happened.
+const fresh = "console-in=0 console-out=0 console-in-lost=0 console-out-lost=0 " +
+	"frames-in=0 frames-out=0 frames-in-lost=0 frames-out-lost=0 " +
+	"control=0 skipped=0 bad=0 tm-overflow=0 mac=00:1a:ca:ff:ff:01 pxe-id=0x00000000 vlan=0,0"
+
 func TestCommands(t *testing.T) {
 	var devs control
 	for range 2 {
@@ -63,18 +73,24 @@ func TestCommands(t *testing.T) {
 	}
 	for _, c := range []struct{ line, reply, err string }{
 		{line: "sum 1", reply: "sum dev=1 bytes=0 sha256=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
-		{line: "state 0", reply: "state dev=0 stage=off present=true epoch=1 speed=high overflow=0 swallowed=0 log-lost=0"},
+		{line: "state 0", reply: "state dev=0 stage=off present=true epoch=1 speed=high overflow=0 swallowed=0 log-lost=0 " + fresh},
 		{line: "unplug 0", reply: "ok"},
-		{line: "state 0", reply: "state dev=0 stage=off present=false epoch=1 speed=high overflow=0 swallowed=0 log-lost=0"},
+		{line: "state 0", reply: "state dev=0 stage=off present=false epoch=1 speed=high overflow=0 swallowed=0 log-lost=0 " + fresh},
 		{line: "low-speed 0 1", reply: "ok"},
 		{line: "plug 0", reply: "ok"},
-		{line: "state 0", reply: "state dev=0 stage=off present=true epoch=2 speed=low overflow=0 swallowed=0 log-lost=0"},
+		{line: "state 0", reply: "state dev=0 stage=off present=true epoch=2 speed=low overflow=0 swallowed=0 log-lost=0 " + fresh},
 		{line: "write 1 1 0xc40 0x5089836482", reply: "ok"},
 		{line: "read 1 1 0xc40", reply: "read dev=1 value=0x5089836482"},
 		{line: "write 1 1 0xc40", err: "an argument is missing"},
 		{line: "read 1 1 0xc40", reply: "read dev=1 value=0x5089836482"},
 		{line: "log 1 INFO[MISC]: Linux up", reply: "ok"},
 		{line: "read 1 1 0x600", reply: "read dev=1 value=0x2"},
+		{line: "tm-hold 1 on", reply: "ok"},
+		{line: "console-hold 1 on", reply: "ok"},
+		{line: "tm-noise 1 1000", reply: "ok"},
+		{line: "tm-noise 1 -1", err: "invalid syntax"},
+		{line: "tm-half 1 end", reply: "ok"},
+		{line: "tm-half 1 middle", err: `"middle" is none of begin, end`},
 		{line: "nak 0 0x81 on", reply: "ok"},
 		{line: "nak 0 0x81 maybe", err: `"maybe" is none of off, on`},
 		{line: "stall 0 1", reply: "ok"},

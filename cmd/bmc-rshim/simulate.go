@@ -9,6 +9,7 @@ import (
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
+	"github.com/bluefield-go/bmc-rshim/sim/netpeer"
 	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
 )
 
@@ -42,6 +43,8 @@ func simulate(s simFlags) (*usbBus, error) {
 		return nil, usageError("-simulate is bf2 or bf3, not %q", s.chip)
 	}
 	cfg.StageScale = s.scale
+	cfg.Console = true
+	cfg.Net = netpeer.New(netpeer.Options{})
 	fn := usbdev.New(bluefield.New(cfg), usbdev.Options{LinkRate: s.rate})
 	return plug(fn), nil
 }

@@ -119,11 +119,13 @@ func (d *DPU) bootRShim(ctx context.Context) bool {
 func (d *DPU) badStream(ctx context.Context, err error) {
 	d.event("bad-stream", "err", err)
 	if errors.Is(err, bfb.ErrCRC) {
-		d.logLine(ctx, "ERR[BL2]: image CRC error")
+		const text = "ERR[BL2]: image CRC error"
+		d.logLine(ctx, text)
+		d.bootConsole(text)
 	} else {
 		d.logPanic(ctx)
 	}
-	d.setStage(StageStuck)
+	d.stuck()
 }
 
 // bootEMMC boots the installed system and returns true when it is up.
@@ -139,8 +141,17 @@ func (d *DPU) bootEMMC(ctx context.Context, mode reg.BootMode) bool {
 			return false
 		}
 	}
+	if !d.cfg.NICMode {
+		d.enterTM(phaseShell)
+	}
 	d.setStage(StageReady)
 	return true
+}
+
+// stuck is the end of a boot that goes no further.
+func (d *DPU) stuck() {
+	d.enterTM(phaseNone)
+	d.setStage(StageStuck)
 }
 
 // serveUpgrades lets the installed system take boot streams without a reset.
@@ -211,9 +222,11 @@ func (d *DPU) logLines(ctx context.Context, lines []line, mode reg.BootMode) boo
 			text = "INFO[BL2]: boot mode (" + name + ")"
 		}
 		d.logLine(ctx, text)
+		d.bootConsole(text)
 		if d.cfg.FailLine != "" && strings.Contains(text, d.cfg.FailAfter) {
 			d.logLine(ctx, d.cfg.FailLine)
-			d.setStage(StageStuck)
+			d.bootConsole(d.cfg.FailLine)
+			d.stuck()
 			return false
 		}
 	}

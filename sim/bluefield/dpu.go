@@ -6,6 +6,36 @@
 // knows no transport; sim/usbdev puts it on a USB bus, and the host's PCIe
 // side is a second caller of ReadReg and WriteReg.
 //
+// On the TMFIFO the software of the DPU behaves as the real one does. While the
+// boot ROM and ATF run nobody reads it. ATF writes 8 characters a message, from
+// a second of uptime on one, and loses them when the FIFO is full. UEFI begins
+// with up to 192 empty messages, writes a line a message, loses lines without
+// room, drops what is typed and all frames, and answers control messages. So
+// does Linux, which has the network and a console whose buffer of 32 KiB loses
+// whole lines of the kernel when it is full. A frame that the host does not
+// take for 2 s is given up, with zeros in its place.
+//
+// Lines of the boot log are on the console too, ended by CR LF, all but the
+// PSC's, until an installed Linux is up. Then there is a shell, with Prompt,
+// which never loses anything it prints. What is typed is echoed when the shell
+// reads it, which is when the command before has ended; CR and LF each end a
+// line and echo as CR LF, DEL and BS rub out, ^C gives up the line, and other
+// control characters are ignored. Lines end with CR LF, but the commands flood,
+// sink and mirror work raw, where \n alone is printed:
+//
+//	help       print a list of the commands
+//	echo TEXT  print TEXT
+//	flood N    print N bytes: FloodText, then "flood done\n"
+//	sink N     read N bytes after the line's end, without echo, and print
+//	           "sink N sha256 HEX\n"
+//	mirror N   read N bytes after the line's end and print them as they come,
+//	           then "mirror done\n"
+//	uptime     print "uptime N", in seconds since the reset
+//	reboot     reset the DPU, to boot from eMMC
+//
+// Anything else is answered by "NAME: not found", an empty line by the next
+// prompt alone.
+//
 // Time comes from package time alone and every wait is on channels and timers,
 // so that a model runs inside a testing/synctest bubble. A model with nothing
 // to do sets no timers.
@@ -52,14 +82,35 @@ type Config struct {
 	Sink    io.Writer // gets what the DPU reads from its boot FIFO
 	Capture bool      // keep all that arrives in the boot FIFO for BootBytes
 
-	// OnTM gets the words that arrive over the TMFIFO; nil throws them away.
-	// It must not block for long.
+	// Console puts a console on the TMFIFO: what boots writes its log there, as
+	// far as there is room, and then there is a shell. See the package comment.
+	Console bool
+	// Net is what the DPU's network interface is connected to: a Write is an
+	// Ethernet frame from the host, a Read gives the next one for it, both
+	// without checksum. A Write that waits stops the DPU from reading its
+	// TMFIFO. Run closes it when it ends. See sim/netpeer.
+	Net io.ReadWriteCloser
+	// MAC is the address that the DPU tells the host; zero: DefaultMAC.
+	MAC [6]byte
+	// UpstreamKernel makes the DPU's Linux leave control messages unanswered,
+	// as the upstream kernel's driver does.
+	UpstreamKernel bool
+	// DirtyHeaders fills the bytes of a header that the kernel's driver leaves
+	// uninitialised, the checksum's among them, with garbage.
+	DirtyHeaders bool
+
+	// OnTM gets the words that arrive over the TMFIFO, and replaces the DPU's
+	// software there. It must not block for long. With neither of OnTM, Console
+	// and Net, and with NoFirmware, they are read and thrown away.
 	OnTM func(words []uint64)
 	// OnWrite is told of each register write from outside, after it.
 	OnWrite func(a reg.Addr, v uint64)
 
 	Logger *slog.Logger // events, see event; nil discards
 }
+
+// DefaultMAC is the address of the DPU's side of the network, of any DPU.
+var DefaultMAC = [6]byte{0x00, 0x1a, 0xca, 0xff, 0xff, 0x01}
 
 // Stage is how far the DPU has come.
 type Stage int
@@ -144,7 +195,13 @@ type DPU struct {
 		outData       bell
 		outRem        bell
 		hold          bool
+		lossy         bool
 		overflow      int64
+
+		soft        *software // of this boot
+		consoleHold bool
+		seed        uint64
+		state       TMState
 	}
 }
 
@@ -157,6 +214,9 @@ func New(cfg Config) *DPU {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.MAC == [6]byte{} {
+		cfg.MAC = DefaultMAC
+	}
 	now := time.Now()
 	d := &DPU{
 		cfg: cfg, m: reg.For(cfg.Generation), log: log,
@@ -168,6 +228,8 @@ func New(cfg Config) *DPU {
 	d.boot.rate = cfg.DrainRate
 	d.boot.sum = sha256.New()
 	d.plain[d.m.BootControl] = uint64(reg.BootEMMC)
+	d.tm.soft = newSoftware()
+	d.tm.state.MAC = cfg.MAC
 	for i, w := range reg.OPNWords(cfg.OPN) {
 		d.mem[d.opnAddr(i)] = w
 	}
@@ -185,14 +247,21 @@ func (d *DPU) Map() *reg.Map { return d.m }
 func (d *DPU) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { d.drainTM(ctx) })
+	if !d.hasSoftware() {
+		wg.Go(func() { d.drainTM(ctx) })
+	}
+	if d.cfg.Net != nil {
+		wg.Go(func() { d.readNet(ctx) })
+		wg.Go(func() { <-ctx.Done(); d.cfg.Net.Close() })
+	}
 	for {
 		bootCtx, stop := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() { defer close(done); d.runBoot(bootCtx) }()
+		var boot sync.WaitGroup
+		boot.Go(func() { d.runBoot(bootCtx) })
+		boot.Go(func() { d.runTM(bootCtx) })
 		b, ok := d.waitReset(ctx)
 		stop()
-		<-done
+		boot.Wait()
 		if !ok || !d.doReset(ctx, b) {
 			return nil
 		}

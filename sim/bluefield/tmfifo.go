@@ -22,6 +22,10 @@ func (d *DPU) TMWrite(words []uint64) (n int, more <-chan struct{}) {
 	if n > 0 {
 		d.tm.inData.ring()
 	}
+	if d.tm.lossy {
+		d.tm.overflow += int64(len(words) - n)
+		n = len(words)
+	}
 	return n, d.tm.inRem.wait()
 }
 
@@ -79,7 +83,15 @@ func (d *DPU) HoldTM(on bool) {
 	d.tm.inData.ring()
 }
 
-// drainTM is the DPU's software reading its TMFIFO.
+// LossyTM makes the TMFIFO towards the DPU lose what it has no room for, as
+// TMOverflow tells, instead of having it wait.
+func (d *DPU) LossyTM(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tm.lossy = on
+}
+
+// drainTM reads the TMFIFO for OnTM, or for nobody.
 func (d *DPU) drainTM(ctx context.Context) {
 	for {
 		d.mu.Lock()
@@ -130,6 +142,7 @@ func (d *DPU) popTM() uint64 {
 // clearTM empties both directions. The caller holds mu.
 func (d *DPU) clearTM() {
 	d.tm.in, d.tm.out = nil, nil
+	d.endSoftware()
 	d.tm.inRem.ring()
 	d.tm.outRem.ring()
 }

@@ -27,8 +27,9 @@ type device struct {
 
 // pipe is the state of an OUT endpoint that the prefix rule needs.
 type pipe struct {
-	under  int  // transfers not done
-	failed bool // one of them has failed or was cancelled: none may follow
+	under  int       // transfers not done
+	failed bool      // one of them has failed or was cancelled: none may follow
+	broke  *transfer // has failed, and nobody has seen that
 }
 
 type transfer struct {
@@ -107,7 +108,7 @@ func (d *device) submit(op string, u URB) (*transfer, error) {
 	}
 	d.f.mu.Lock()
 	err := d.here()
-	if err == nil && t.pipe != nil && t.pipe.failed {
+	if err == nil && t.pipe != nil && (t.pipe.failed || t.pipe.broke != nil) {
 		d.f.mu.Unlock()
 		t.err = d.fail(op, usb.ErrCancelled)
 		close(t.done)
@@ -138,7 +139,7 @@ func (t *transfer) complete(op string) {
 	var behind []*URB
 	if t.pipe != nil && t.urb.Err != nil && t.urb.Err != usb.ErrCancelled {
 		// It failed by itself: all that the endpoint still has is behind it.
-		t.pipe.failed = true
+		t.pipe.failed, t.pipe.broke = true, t
 		d.f.mu.Lock()
 		behind = d.f.takeBehind(&t.urb)
 		d.f.mu.Unlock()
@@ -165,6 +166,13 @@ func (t *transfer) Done() <-chan struct{} { return t.done }
 
 func (t *transfer) Result() (int, error) {
 	<-t.done
+	if t.pipe != nil && t.err != nil {
+		t.d.mu.Lock()
+		if t.pipe.broke == t {
+			t.pipe.broke = nil
+		}
+		t.d.mu.Unlock()
+	}
 	return t.n, t.err
 }
 
