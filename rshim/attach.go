@@ -27,10 +27,10 @@ const (
 func (s *session) live(ctx context.Context) error {
 	var told string // the failure that was logged last
 	for {
-		err := s.attach(ctx)
+		fresh, err := s.attach(ctx)
 		switch {
 		case err == nil:
-			s.attached(ctx)
+			s.attached(ctx, fresh)
 		case errors.Is(err, ErrNotOwner):
 			s.d.log.Info("another backend already attached")
 			s.d.update(func() { s.d.awaited = time.Time{} }) // whatever resets now, it is not ours
@@ -53,34 +53,36 @@ func (s *session) live(ctx context.Context) error {
 }
 
 // attach makes sure that the chip answers and that nobody else owns the RShim.
-func (s *session) attach(ctx context.Context) error {
+// It reports whether the chip comes fresh from a reset of ours.
+func (s *session) attach(ctx context.Context) (fresh bool, err error) {
 	if err := s.ready(ctx); err != nil {
-		return err
+		return false, err
 	}
 	sp1, err := s.scratchpad1(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	// When the reset was ours nobody else can have been the owner before, and
 	// whoever is checking now will see us.
-	if ours := s.hasReset(sp1); !ours || sp1 != 0 {
+	fresh = s.hasReset(sp1)
+	if !fresh || sp1 != 0 {
 		if err := s.accessCheck(ctx); err != nil {
-			return err
+			return fresh, err
 		}
 	}
 	if err := s.set(ctx, s.regs.Scratchpad1, reg.Keepalive); err != nil {
-		return err
+		return fresh, err
 	}
 	if _, err := s.scratchpad1(ctx); err != nil {
-		return err
+		return fresh, err
 	}
 	opn := s.readOPN(ctx)
 	for !s.enterAttached(opn) {
 		if err := s.bootBack(ctx); err != nil {
-			return err
+			return fresh, err
 		}
 	}
-	return nil
+	return fresh, nil
 }
 
 // enterAttached makes the device ours, unless its boot source has to be set back
@@ -95,6 +97,7 @@ func (s *session) enterAttached(opn string) bool {
 			state, reason = Rebooting, "reset"
 		}
 		s.opn, s.d.state, s.d.reason = opn, state, reason
+		s.d.mux.setUp(true)
 	})
 	if !back {
 		s.d.log.Info("state", "state", state.String(), "reason", reason)
@@ -180,13 +183,14 @@ func (s *session) accessCheck(ctx context.Context) error {
 
 // attached is the life of a device that is ours. It returns when the session
 // ends, or when the chip has reset without leaving the bus and is to be attached
-// anew.
-func (s *session) attached(ctx context.Context) {
+// anew. fresh means that nobody else can have used its TMFIFO.
+func (s *session) attached(ctx context.Context, fresh bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { s.follow(ctx) })
+	wg.Go(func() { s.tmfifo(ctx, !fresh) })
 	for sleep(ctx, keepalivePause) {
 		s.d.mu.Lock()
 		until := s.d.awaited
@@ -246,10 +250,13 @@ func (s *session) reset(ctx context.Context) error {
 	if over {
 		return ErrGone
 	}
+	s.d.mux.hush(ctx, resetHush)
+	s.d.console.flushInput()
 	_, err = s.request(regOp{
 		ctx: ctx, addr: s.regs.ResetControl, size: 8, write: true,
 		value: v&^reg.ResetKeyMask | reg.ResetKey, hush: resetHush,
 	})
+	s.d.mux.hush(ctx, resetHush)
 	if err != nil {
 		s.d.log.Info("reset was not acknowledged", "op", "reset", "err", err)
 	}

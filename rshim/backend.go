@@ -14,8 +14,9 @@ import (
 // usbbackend has one for USB.
 //
 // The register methods may be called from several goroutines at once, those of
-// the boot stream from one. All of them end early when the device goes or
-// Close is called.
+// the boot stream from one, of the TMFIFO TMRead from one and TMWrite and
+// TMIdle from another. All of them end early when the device goes or Close is
+// called.
 type Backend interface {
 	// Name is the device's name: what misc shows as DEV_NAME and rshim.conf
 	// maps to an index, for example "usb-2-1.7". It tells where the device
@@ -42,6 +43,24 @@ type Backend interface {
 	BootDrop(from int64) int64
 	// BootEnd ends the stream; what was not taken is dropped.
 	BootEnd()
+
+	// TMStart begins anew with the TMFIFO: what is queued or posted from before
+	// is forgotten, and nothing is assumed about its state. Neither TMStart nor
+	// TMStop is called while another method of the TMFIFO runs.
+	TMStart()
+	// TMRead waits for words from the DPU and returns what has come: whole
+	// words, in the order of the FIFO, at most len(p) bytes, which must be 2048
+	// or more. When ctx ends nothing is lost.
+	TMRead(ctx context.Context, p []byte) (int, error)
+	// TMWrite sends whole words, at most 2048 bytes, as soon as the FIFO has
+	// room for all of them. nil means that they are on their way, in order and
+	// exactly once; failures of transfers are repaired meanwhile. When ctx
+	// ended, nothing of p was sent; any other error is final.
+	TMWrite(ctx context.Context, p []byte) error
+	// TMIdle waits until the FIFO has taken all that was written.
+	TMIdle(ctx context.Context) error
+	// TMStop takes back what is under way: the device is no longer ours.
+	TMStop()
 
 	// Gone is closed when the device has left the bus.
 	Gone() <-chan struct{}

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package rshim is the core: one Device is one DPU as seen through its RShim.
-// It attaches to it, keeps the ownership, pushes boot streams, follows the
-// boot log, resets the chip, and answers what /dev/rshimN/misc shows. It
-// reaches the chip through a Backend and opens nothing itself.
+// It attaches to it, keeps the ownership, pushes boot streams, carries console
+// and network, follows the boot log, resets the chip, and answers what
+// /dev/rshimN/misc shows. It reaches the chip through a Backend and opens
+// nothing itself.
 //
 // A Device outlives what is plugged in: a chip that resets drops off the bus
 // and comes back as a new Backend, which a session (session.go) serves for as
 // long as it lasts. Nothing waits for anything else: registers have one owner
 // goroutine per session, the boot stream has the boot FIFO, and every wait has
-// a deadline and ends with its context.
+// a deadline and ends with its context. Console and network are there for as
+// long as the Device, and share the TMFIFO of the Backend (tm.go).
 package rshim
 
 import (
@@ -71,7 +73,10 @@ type Device struct {
 	log   *slog.Logger
 	back  time.Duration // Options.ReturnTimeout
 
-	logs logStore
+	logs    logStore
+	console *Console
+	net     *Net
+	mux     *mux // of the TMFIFO
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed when anything below changes
@@ -106,6 +111,8 @@ func New(index int, o Options) *Device {
 		},
 	}
 	d.logs.changed = make(chan struct{})
+	d.console, d.net = newConsole(d), newNet()
+	d.mux = &mux{d: d, console: d.console, net: d.net, peer: newPeer()}
 	return d
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/rshim/tmfifo"
 )
 
 // miscPatience bounds what reading misc waits for a chip that does not answer.
@@ -25,7 +26,11 @@ func (d *Device) Misc(ctx context.Context) string {
 		opn = s.opn
 	}
 	d.mu.Unlock()
-	if set.displayLevel == 2 {
+	var peer func() tmfifo.Peer
+	switch set.displayLevel {
+	case 1:
+		peer = d.askPeer(ctx) // who answers while registers are read
+	case 2:
 		d.refreshLog(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, miscPatience)
@@ -73,9 +78,10 @@ func (d *Device) Misc(ctx context.Context) string {
 	switch set.displayLevel {
 	case 1:
 		line("BOOT_RESET_SKIP", "%d (1: skip)", bit(set.bootResetSkip))
-		line("PEER_MAC", "00:00:00:00:00:00 (rw)")
-		line("PXE_ID", "0x%08x (rw)", 0)
-		line("VLAN_ID", "%d %d (rw)", 0, 0)
+		p := peer()
+		line("PEER_MAC", "%s (rw)", strings.ReplaceAll(fmt.Sprintf("% x", p.MAC), " ", ":"))
+		line("PXE_ID", "0x%08x (rw)", p.PXEID)
+		line("VLAN_ID", "%d %d (rw)", p.VLAN[0], p.VLAN[1])
 		line("CLEAR_ON_READ", "%d (0:no, 1:yes)", bit(set.clearOnRead))
 	case 2:
 		t.WriteString("---------------------------------------\n" +

@@ -47,7 +47,7 @@ SECURE_NIC_MODE 0 (0:no, 1:yes)
 FORCE_CMD       0 (1: send Force command)
 `
 	miscAdvanced = `BOOT_RESET_SKIP 0 (1: skip)
-PEER_MAC        00:00:00:00:00:00 (rw)
+PEER_MAC        00:1a:ca:ff:ff:01 (rw)
 PXE_ID          0x00000000 (rw)
 VLAN_ID         0 0 (rw)
 CLEAR_ON_READ   0 (0:no, 1:yes)
@@ -63,7 +63,7 @@ var opns = map[reg.Generation]string{reg.BlueField2: "MBF2H516A-CEEO", reg.BlueF
 func TestMisc(t *testing.T) {
 	basic := map[reg.Generation]string{reg.BlueField2: miscBF2, reg.BlueField3: miscBF3}
 	generations(t, func(t *testing.T, g reg.Generation) {
-		bubble(t, bluefield.Config{Generation: g, Revision: 1, OPN: opns[g]}, usbdev.Options{}, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
+		bubble(t, bluefield.Config{Generation: g, Revision: 1, OPN: opns[g], Console: true}, usbdev.Options{}, func(r *rig, fn *usbdev.Function, d *rshim.Device) {
 			time.Sleep(time.Minute)
 			if diff := cmp.Diff(basic[g], d.Misc(r.ctx)); diff != "" {
 				t.Errorf("misc (-want +got):\n%s", diff)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -75,10 +74,17 @@ const maxBootTimeout = 24 * 60 * 60
 
 // Keys of the C daemon that are not to be had (yet, or over USB).
 var miscUnsupported = []string{
-	"DEBUG_CODE", "DEV_NAME", "DROP_MODE", "FORCE_CMD", "OPN_STR", "PEER_MAC", "PXE_ID", "VLAN_ID",
+	"DEBUG_CODE", "DEV_NAME", "DROP_MODE", "FORCE_CMD", "OPN_STR",
 }
 
 func (d *Device) miscCommand(ctx context.Context, key string, args []string) error {
+	if parse, ok := miscPeer[key]; ok {
+		m, err := parse(args)
+		if err != nil {
+			return err
+		}
+		return d.tell(ctx, m...)
+	}
 	k, ok := miscKeys[key]
 	if !ok {
 		if slices.Contains(miscUnsupported, key) {
@@ -86,16 +92,9 @@ func (d *Device) miscCommand(ctx context.Context, key string, args []string) err
 		}
 		return fmt.Errorf("%w: unknown key", ErrInvalid)
 	}
-	if len(args) == 0 {
-		return fmt.Errorf("%w: value is missing", ErrInvalid)
-	}
-	value := args[0]
-	if k.base == 16 {
-		value = strings.TrimPrefix(strings.TrimPrefix(value, "0x"), "0X")
-	}
-	v, err := strconv.ParseUint(value, k.base, 32)
+	v, err := miscNumber(args, 0, k.base, 32)
 	if err != nil {
-		return fmt.Errorf("%w: value is not a number in base %d", ErrInvalid, k.base)
+		return err
 	}
 	return k.do(d, ctx, v)
 }

@@ -57,12 +57,16 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 	g.Go(func() error { return s.live(ctx) })
 	err := g.Wait()
 
+	asked := false
 	d.update(func() {
-		d.sess = nil
+		d.sess, asked = nil, !d.awaited.IsZero()
 		if d.state != Rebooting {
 			d.state, d.reason = Absent, "left the bus"
 		}
 	})
+	if !asked {
+		d.console.flushInput() // after a reset of ours: what came since is for the chip that comes back
+	}
 	d.log.Info("disconnected", "err", err)
 	return errors.Join(err, b.Close())
 }

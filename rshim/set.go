@@ -26,8 +26,9 @@ const defaultGrace = 10 * time.Second
 type SetOptions struct {
 	Device Options
 	// Present runs for as long as a device is there: from when it is first
-	// served until it has been off the bus for Grace with no boot stream
-	// open and no reset under way. It must return when its context ends.
+	// served until it has been off the bus for Grace with neither a boot
+	// stream nor the console open, and no reset under way. It must return
+	// when its context ends.
 	Present func(ctx context.Context, d *Device)
 	Grace   time.Duration // 0 means 10 s
 }
@@ -116,7 +117,8 @@ func (d *Device) settle(ctx context.Context, grace time.Duration) bool {
 			d.state, d.reason, d.awaited = Absent, "did not come back after the reset", time.Time{}
 		}
 	})
-	return d.await(ctx, func() bool { return d.boot == nil || d.sess != nil }) == nil && d.session() == nil
+	waitedFor := func() bool { return d.boot != nil || d.console.Stats().Openers > 0 }
+	return d.await(ctx, func() bool { return d.sess != nil || !waitedFor() }) == nil && d.session() == nil
 }
 
 // Adopt finds the device that b belongs to, and returns a function that runs b

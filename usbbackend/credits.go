@@ -3,23 +3,18 @@
 package usbbackend
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
-const (
-	minPoll  = 100 * time.Microsecond // between reads of a FIFO that stays full
-	maxPoll  = 10 * time.Millisecond
-	maxReads = 8 // of the fill level under way at once: a round trip's worth of small transfers
-)
+// maxPoll is the longest time between reads of a boot FIFO that stays full.
+const maxPoll = 10 * time.Millisecond
 
-// credits is how much of the boot stream may be sent to a device that must
-// never be offered more than its boot FIFO has room for: BlueField-3. The
-// others NAK when they are full, and get all they can.
+// credits is how much of a stream may be sent to a FIFO that must never be
+// offered more than it has room for: the boot FIFO of a BlueField-3, and the
+// TMFIFO of all. The other boot FIFOs NAK when they are full, and get all they
+// can.
 //
 // The only register to go by is the FIFO's fill level, and data may be on its
 // way while it is read. Whatever the moment at which the device samples it,
@@ -29,48 +24,31 @@ const (
 // forever. The level is read while transfers are in flight; nothing waits
 // for a read unless there is no room left.
 type credits struct {
-	d     *Device
-	depth int64 // bytes; 0: no limit
-	limit int64 // offset of the stream that may be sent up to
+	levels
+	depth int64         // bytes; 0: no limit
+	least int64         // known room below which the level is worth a read
+	slow  time.Duration // longest pause between reads of a FIFO that stays full
+	limit int64         // offset of the stream that may be sent up to
 	tuner *tuner
 
-	asked   int64         // value of taken when the last read was issued, -1 before
-	drain   bool          // the FIFO was not empty when last read, so that it can drain further
-	pause   time.Duration // before a read that can only tell of draining
-	reads   int           // under way
-	answers chan level
-	ctx     context.Context // of the reads
-	stop    context.CancelFunc
+	asked int64         // value of taken when the last read was issued, -1 before
+	drain bool          // the FIFO was not empty when last read, so that it can drain further
+	pause time.Duration // before a read that can only tell of draining
 }
 
-// level is a read of the FIFO's fill level.
-type level struct {
-	asked int64 // value of taken when it was issued
-	bytes int64
-	err   error
-}
-
-var errLevel = errors.New("not a fill level")
-
-func (c *credits) start(d *Device) {
-	*c = credits{d: d, asked: -1, answers: make(chan level, maxReads)}
-	c.ctx, c.stop = context.WithCancel(d.open)
+// startBoot begins a boot stream.
+func (c *credits) startBoot(d *Device) {
+	*c = credits{asked: -1, slow: maxPoll}
+	c.start(d, d.bootLevel)
 	if d.gen == reg.BlueField3 {
 		n := d.regs.BootFIFODepth * 8
-		c.depth, c.tuner = int64(n), newTuner(n/8, n/4, n/2, n)
-	}
-}
-
-// end calls back the reads that are under way.
-func (c *credits) end() {
-	if c.stop != nil {
-		c.stop()
+		c.depth, c.least, c.tuner = int64(n), int64(n), newTuner(n/8, n/4, n/2, n)
 	}
 }
 
 // segment is how much to send in one transfer.
 func (c *credits) segment() int {
-	if c.depth == 0 {
+	if c.tuner == nil {
 		return segmentSize
 	}
 	return c.tuner.size()
@@ -78,47 +56,23 @@ func (c *credits) segment() int {
 
 func (c *credits) allow(end int64) bool { return c.depth == 0 || end <= c.limit }
 
-// poll returns where fill levels arrive, after asking for one if there is not
-// all the room there can be, and something to be learned. The device has taken
+// poll returns where fill levels arrive, after asking for one if less room is
+// known than is worth it, and there is something to be learned. The device has taken
 // the stream up to taken, and has been sent up to sent.
 func (c *credits) poll(taken, sent int64) <-chan level {
 	switch {
-	case c.depth == 0 || c.limit-sent >= c.depth:
+	case c.depth == 0 || c.limit-sent >= c.least:
 	case taken > c.asked && c.reads < maxReads:
-		c.ask(taken, 0)
+		c.query(taken, 0)
 	case taken == c.asked && c.drain && c.reads == 0:
-		c.ask(taken, c.pause)
+		c.query(taken, c.pause)
 	}
 	return c.answers
 }
 
-func (c *credits) ask(taken int64, pause time.Duration) {
+func (c *credits) query(taken int64, pause time.Duration) {
 	c.asked = taken
-	c.reads++
-	// The goroutine may outlive the stream, and so has its own of everything.
-	d, ctx, answers := c.d, c.ctx, c.answers
-	go func() {
-		n, err := d.bootLevel(ctx, pause)
-		answers <- level{taken, n, err}
-	}()
-}
-
-// bootLevel reads how many bytes are in the boot FIFO, after a pause.
-func (d *Device) bootLevel(ctx context.Context, pause time.Duration) (int64, error) {
-	if err := sleep(ctx, pause); err != nil {
-		return 0, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	v, err := d.ReadReg(ctx, d.regs.BootFIFOCount, 8)
-	if err != nil {
-		return 0, err
-	}
-	words, ok := d.regs.BootFIFOWords(v)
-	if !ok {
-		return 0, fmt.Errorf("boot FIFO count %#x: %w", v, errLevel)
-	}
-	return int64(words) * 8, nil
+	c.ask(taken, pause)
 }
 
 // grant takes a level in, and reports whether there is more room. One that cannot be read now (the chip may be busy, or
@@ -134,7 +88,7 @@ func (c *credits) grant(l level) (more bool, err error) {
 	}
 	if l.asked == c.asked { // not overtaken by a later read
 		c.drain = l.err != nil || l.bytes > 0
-		c.pause = min(max(2*c.pause, minPoll), maxPoll)
+		c.pause = min(max(2*c.pause, minPoll), c.slow)
 		if more {
 			c.pause = 0
 		}

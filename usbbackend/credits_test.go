@@ -266,6 +266,24 @@ func TestClearHaltFails(t *testing.T) {
 	}
 }
 
+// TestCloseEndsPush: a push that waits for room ends when the device is closed,
+// whatever its own limits.
+func TestCloseEndsPush(t *testing.T) {
+	for _, gen := range []reg.Generation{reg.BlueField2, reg.BlueField3} {
+		withBoot(t, gen, func(ctx context.Context, fn *usbdev.Function, d *usbbackend.Device) {
+			fn.DPU().HoldDrain(true)
+			d.BootStart(time.Hour, time.Hour)
+			time.AfterFunc(time.Minute, func() { d.Close() })
+			begin := time.Now()
+			_, err := d.BootWrite(ctx, make([]byte, 1<<20))
+			if took := time.Since(begin); !errors.Is(err, usb.ErrClosed) || took != time.Minute {
+				t.Errorf("%v: %v after %v", gen, err, took)
+			}
+			d.BootEnd()
+		})
+	}
+}
+
 // withBoot runs f with a device whose chip just reads its boot FIFO.
 func withBoot(t *testing.T, gen reg.Generation, f func(ctx context.Context, fn *usbdev.Function, d *usbbackend.Device)) {
 	t.Helper()

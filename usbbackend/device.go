@@ -25,17 +25,20 @@ var ErrDescriptors = errors.New("not the interfaces of an RShim")
 
 // Device is an RShim that was found on a USB bus, for as long as it stays
 // plugged in. Its methods may be called from several goroutines, but those of
-// the boot FIFO from one at a time.
+// the boot FIFO from one at a time, and those of the TMFIFO as they say.
 type Device struct {
 	dev  usb.Device
 	info usb.Info
 	gen  reg.Generation
 	regs *reg.Map
 
-	bootOut             uint8 // endpoint addresses
-	tmIn, tmOut, tmIntr uint8
+	bootOut                   uint8 // endpoint addresses
+	tmInEP, tmOutEP, tmIntrEP uint8
 
-	boot pipeline
+	log   *slog.Logger
+	boot  pipeline
+	tmIn  tmIn
+	tmOut tmOut
 
 	open      context.Context // ends with Close
 	end       context.CancelFunc
@@ -61,7 +64,7 @@ func Open(ctx context.Context, h usb.Host, info usb.Info, log *slog.Logger) (*De
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d.boot.init(d, log.With("device", d.Name()))
+	d.log = log.With("device", d.Name())
 	return d, nil
 }
 
@@ -80,11 +83,11 @@ func (d *Device) claim() error {
 			for _, e := range i.Endpoints {
 				switch {
 				case e.Type == usb.Bulk && e.In():
-					d.tmIn = e.Address
+					d.tmInEP = e.Address
 				case e.Type == usb.Bulk:
-					d.tmOut = e.Address
+					d.tmOutEP = e.Address
 				case e.Type == usb.Interrupt && e.In():
-					d.tmIntr = e.Address
+					d.tmIntrEP = e.Address
 				}
 			}
 		default:
@@ -94,7 +97,7 @@ func (d *Device) claim() error {
 			return err
 		}
 	}
-	if d.bootOut == 0 || d.tmIn == 0 || d.tmOut == 0 || d.tmIntr == 0 {
+	if d.bootOut == 0 || d.tmInEP == 0 || d.tmOutEP == 0 || d.tmIntrEP == 0 {
 		return fmt.Errorf("usb %s: %w: %+v", d.info.Location, ErrDescriptors, d.dev.Interfaces())
 	}
 	return nil

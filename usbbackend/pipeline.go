@@ -22,11 +22,10 @@ const (
 	// before the failure is believed.
 	maxFaults  = 8
 	faultPause = 10 * time.Millisecond
-	clearLimit = time.Second
 	firstLook  = 500 * time.Millisecond
 )
 
-// pipeline keeps the boot FIFO's endpoint busy. Bytes are copied into
+// pipeline keeps the endpoint of a FIFO busy. Bytes are copied into
 // segments, each of which is one bulk transfer; several are in flight. A
 // segment's bytes are kept until the device has taken them, so that whatever
 // interrupts the flow (a stall, a bus error, a transfer that hangs), the
@@ -35,8 +34,13 @@ const (
 // There is no goroutine behind it: it advances while its owner is in one of
 // its methods, and transfers that are in flight finish on their own.
 type pipeline struct {
-	d   *Device
-	log *slog.Logger
+	d    *Device
+	log  *slog.Logger
+	name string
+	ep   uint8
+	size int // of a buffer
+
+	endless bool // a failure is never believed while the device is there
 
 	stall    time.Duration // without a byte taken, after which the stream fails
 	patience time.Duration // with a transfer in flight, before it is called back
@@ -60,8 +64,6 @@ type segment struct {
 	t    usb.Transfer
 }
 
-func (p *pipeline) init(d *Device, log *slog.Logger) { p.d, p.log = d, log }
-
 // BootStart begins a boot stream at offset 0; what an earlier one left is
 // dropped. The stream fails when the device neither takes a byte nor reads one
 // from its FIFO for stall while some are waiting; an eighth later if meanwhile
@@ -72,8 +74,11 @@ func (d *Device) BootStart(stall, transfer time.Duration) {
 	p := &d.boot
 	p.cancel()
 	p.credits.end()
-	*p = pipeline{d: d, log: p.log, free: p.free, stall: stall, patience: max(min(transfer, stall/8), 10*time.Millisecond)}
-	p.credits.start(d)
+	*p = pipeline{
+		d: d, log: d.log, name: "boot", ep: d.bootOut, size: segmentSize,
+		stall: stall, patience: max(min(transfer, stall/8), 10*time.Millisecond), free: p.free,
+	}
+	p.credits.startBoot(d)
 }
 
 // BootWrite queues data, whose length must be a multiple of 8, for the boot
@@ -137,9 +142,9 @@ func (p *pipeline) add(data []byte) int {
 	if n := len(p.free); n > 0 {
 		buf, p.free = p.free[n-1], p.free[:n-1]
 	} else {
-		buf = make([]byte, segmentSize)
+		buf = make([]byte, p.size)
 	}
-	n := copy(buf[:min(segmentSize, p.credits.segment())], data)
+	n := copy(buf[:min(p.size, p.credits.segment())], data)
 	p.queue = append(p.queue, segment{buf: buf, data: buf[:n]})
 	p.queued += int64(n)
 	return n
@@ -174,7 +179,7 @@ func (p *pipeline) submit() error {
 		if !p.credits.allow(p.sent + int64(len(s.data))) {
 			break
 		}
-		t, err := p.d.dev.Submit(p.d.bootOut, s.data)
+		t, err := p.d.dev.Submit(p.ep, s.data)
 		if errors.Is(err, usb.ErrCancelled) {
 			break // something ahead of it has failed; reap sorts that out
 		}
@@ -212,6 +217,14 @@ func (p *pipeline) reap(ctx context.Context) error {
 	return nil
 }
 
+// head is closed when the oldest transfer ends; nil without one.
+func (p *pipeline) head() <-chan struct{} {
+	if len(p.queue) == 0 || p.queue[0].t == nil {
+		return nil
+	}
+	return p.queue[0].t.Done()
+}
+
 // take accounts for n bytes that the device took from the head of the queue.
 func (p *pipeline) take(n int) {
 	if n > 0 {
@@ -238,12 +251,8 @@ func (p *pipeline) wait(ctx context.Context) error {
 	}
 	timer := time.NewTimer(min(time.Until(look), time.Until(p.moved.Add(p.stall))))
 	defer timer.Stop()
-	var done <-chan struct{}
-	if len(p.queue) > 0 && p.queue[0].t != nil {
-		done = p.queue[0].t.Done()
-	}
 	select {
-	case <-done:
+	case <-p.head():
 		return nil
 	case l := <-p.credits.poll(p.taken, p.sent):
 		more, err := p.credits.grant(l)
@@ -254,7 +263,9 @@ func (p *pipeline) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-p.d.dev.Gone():
-		return &usb.OpError{Op: "boot", Location: p.d.info.Location, Err: usb.ErrNoDevice}
+		return p.d.fail(usb.ErrNoDevice)
+	case <-p.d.open.Done():
+		return p.d.fail(usb.ErrClosed)
 	case <-timer.C:
 	}
 	p.credits.idled(p.taken)

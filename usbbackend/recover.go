@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/bluefield-go/bmc-rshim/usbbackend/usb"
 )
@@ -42,9 +43,7 @@ func (p *pipeline) recover(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, usb.ErrStall) {
 		// Should this fail, the next transfer will, and it is tried again.
-		clearing, cancel := context.WithTimeout(ctx, clearLimit)
-		cerr := p.d.dev.ClearHalt(clearing, p.d.bootOut)
-		cancel()
+		cerr := p.d.clearHalt(ctx, p.ep)
 		if cerr != nil {
 			err = fmt.Errorf("%w, and cannot be cleared: %w", err, cerr)
 		}
@@ -56,7 +55,10 @@ func (p *pipeline) recover(ctx context.Context, err error) error {
 		}
 	}
 	p.faults++
-	p.log.Debug("boot transfer failed", "op", "boot", "bytes", p.taken, "err", err, "faults", p.faults)
+	p.log.Debug("transfer failed", "op", p.name, "bytes", p.taken, "err", err, "faults", p.faults)
+	if p.endless {
+		return p.d.pause(ctx, backOff(p.faults))
+	}
 	if p.faults > maxFaults {
 		return fmt.Errorf("boot FIFO after %d bytes, %d failures in a row: %w", p.taken, p.faults, err)
 	}
@@ -64,6 +66,49 @@ func (p *pipeline) recover(ctx context.Context, err error) error {
 		return sleep(ctx, faultPause)
 	}
 	return nil
+}
+
+// backOff is how long to wait after so many failures in a row.
+func backOff(faults int) time.Duration {
+	if faults < 2 {
+		return 0
+	}
+	return min(faultPause<<min(faults-2, 10), maxPause)
+}
+
+// pause waits, but not for a device that is no more.
+func (d *Device) pause(ctx context.Context, t time.Duration) error {
+	if t == 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.dev.Gone():
+		return d.fail(usb.ErrNoDevice)
+	case <-d.open.Done():
+		return d.fail(usb.ErrClosed)
+	}
+}
+
+func (d *Device) fail(err error) error {
+	return &usb.OpError{Op: "wait", Location: d.info.Location, Err: err}
+}
+
+const (
+	clearLimit = time.Second
+	maxPause   = time.Second
+)
+
+// clearHalt resumes an endpoint after a STALL.
+func (d *Device) clearHalt(ctx context.Context, ep uint8) error {
+	ctx, cancel := context.WithTimeout(ctx, clearLimit)
+	defer cancel()
+	return d.dev.ClearHalt(ctx, ep)
 }
 
 // lost reports whether err means that the device can be used no more.

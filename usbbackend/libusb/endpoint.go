@@ -29,6 +29,7 @@ type endpoint struct {
 	mu    sync.Mutex
 	queue []*transfer // not begun
 	now   *transfer   // under way
+	broke *transfer   // of an OUT endpoint, has failed, and nobody has seen that
 	end   error       // why no transfers are taken any more
 }
 
@@ -54,6 +55,9 @@ func (e *endpoint) submit(data []byte) (*transfer, error) {
 	err := e.end
 	if err == nil && e.out && e.now != nil && e.now.ctx.Err() != nil {
 		err = usb.ErrCancelled // behind one that is being cancelled
+	}
+	if err == nil && e.broke != nil {
+		err = usb.ErrCancelled
 	}
 	if err != nil {
 		t.cancel()
@@ -123,7 +127,7 @@ func (e *endpoint) serve(t *transfer) {
 	}
 	var behind []*transfer
 	if e.out && err != nil {
-		behind, e.queue = e.queue, nil
+		behind, e.queue, e.broke = e.queue, nil, t
 	}
 	e.mu.Unlock()
 	t.finish(n, err)
@@ -192,5 +196,12 @@ func (t *transfer) Done() <-chan struct{} { return t.done }
 // Result waits for the end of the transfer and tells how it ended.
 func (t *transfer) Result() (int, error) {
 	<-t.done
+	if e := t.ep; t.err != nil {
+		e.mu.Lock()
+		if e.broke == t {
+			e.broke = nil
+		}
+		e.mu.Unlock()
+	}
 	return t.n, t.err
 }

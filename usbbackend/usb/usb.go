@@ -159,7 +159,8 @@ type Device interface {
 	// transfer is done.
 	//
 	// When a transfer of an OUT endpoint fails or is cancelled, those queued
-	// behind it end with ErrCancelled and nothing of them sent, so that what
+	// behind it end with ErrCancelled and nothing of them sent, and so does
+	// what is submitted before the caller has seen its Result, so that what
 	// has been sent always is a prefix of what was submitted. Submits made
 	// before the last of them is done may fail the same way.
 	Submit(ep uint8, data []byte) (Transfer, error)

@@ -27,6 +27,7 @@ type endpoint struct {
 	// and nothing may slip in behind a transfer while it is being cancelled.
 	mu    sync.Mutex
 	queue []*transfer // what the kernel has, oldest first
+	broke *transfer   // of a chained endpoint, has failed, and nobody has seen that
 	end   error       // why no transfers are taken any more
 }
 
@@ -80,6 +81,9 @@ func (e *endpoint) push(t *transfer) (syscall.Errno, error) {
 	if e.end != nil {
 		return 0, e.end
 	}
+	if e.broke != nil {
+		return 0, usb.ErrCancelled
+	}
 	if e.chained && len(e.queue) > 0 {
 		if slices.ContainsFunc(e.queue, isDoomed) {
 			return 0, usb.ErrCancelled
@@ -118,6 +122,9 @@ func (t *transfer) finish() {
 	var behind []*transfer
 	if err != nil && e.chained {
 		behind = e.doom(i + 1)
+		if e.broke == nil {
+			e.broke = t
+		}
 	}
 	e.queue = slices.Delete(e.queue, i, i+1)
 	switch {
@@ -172,6 +179,13 @@ func (t *transfer) Done() <-chan struct{} { return t.done }
 // Result waits for the end of the transfer and tells how it ended.
 func (t *transfer) Result() (int, error) {
 	<-t.done
+	if e := t.ep; t.err != nil {
+		e.mu.Lock()
+		if e.broke == t {
+			e.broke = nil
+		}
+		e.mu.Unlock()
+	}
 	return t.n, t.err
 }
 

@@ -163,6 +163,30 @@ func testBusError(t *testing.T, r *run) {
 	r.faults(t, d, usbdev.Protocol, usb.ErrProtocol, func() {})
 }
 
+// testUnseenError submits behind a transfer that has failed, as who has not
+// looked yet whether it has.
+func testUnseenError(t *testing.T, r *run) {
+	d := r.open(t)
+	data := random(1024)
+	for range 10 {
+		r.DPU.Inject(usbdev.Fault{Endpoint: r.boot, Kind: usbdev.Protocol})
+		a := submit(t, d, r.boot, data[:512])
+		select {
+		case <-a.Done():
+		case <-time.After(limit):
+			t.Fatal("no end")
+		}
+		if b, err := d.Submit(r.boot, data[512:]); err == nil {
+			ends(t, "unseen", b, 0, usb.ErrCancelled)
+		} else if !errors.Is(err, usb.ErrCancelled) {
+			t.Errorf("unseen: %v", err)
+		}
+		ends(t, "first", a, 0, usb.ErrProtocol)
+	}
+	ends(t, "again", submit(t, d, r.boot, data), 1024, nil)
+	r.arrived(t, data)
+}
+
 func (r *run) faults(t *testing.T, d usb.Device, kind usbdev.Kind, want error, resume func()) {
 	t.Helper()
 	const fault = 3*chunk + 4096

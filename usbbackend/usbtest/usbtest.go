@@ -55,6 +55,7 @@ func Run(t *testing.T, newRig func(t *testing.T) *Rig) {
 		{"CancelRace", testCancelRace},
 		{"Stall", testStall},
 		{"BusError", testBusError},
+		{"UnseenError", testUnseenError},
 		{"TwoIn", testTwoIn},
 		{"ShortIn", testShortIn},
 		{"CancelIn", testCancelIn},
