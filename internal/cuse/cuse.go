@@ -93,9 +93,20 @@ type File interface {
 	Release(ctx context.Context)
 }
 
+// Nonblocking reports whether ctx is that of a Read or Write which must not
+// wait, since the file has O_NONBLOCK.
+func Nonblocking(ctx context.Context) bool { return ctx.Value(nonblocking{}) != nil }
+
+// WithNonblocking makes such a context.
+func WithNonblocking(ctx context.Context) context.Context {
+	return context.WithValue(ctx, nonblocking{}, true)
+}
+
+type nonblocking struct{} // the key
+
 // Poller is a File that is not always ready, and says when it is. Reads and
-// writes of files opened with O_NONBLOCK fail with EAGAIN while it is not;
-// a File that is no Poller has to return without a wait by itself.
+// writes of files opened with O_NONBLOCK fail with EAGAIN while it is not,
+// without being called.
 type Poller interface {
 	// Poll returns which of events (POLLIN, POLLOUT, ...) are true now,
 	// POLLERR and POLLHUP whether asked for or not. It must not wait.

@@ -35,7 +35,7 @@ func (f *file) read(ctx context.Context, in ioIn, out []byte) (int, error) {
 		return 0, syscall.EAGAIN
 	}
 	p := out[:min(in.Size, MaxIO)]
-	n, err := f.Read(ctx, p, int64(in.Offset))
+	n, err := f.Read(callContext(ctx, in.Flags), p, int64(in.Offset))
 	switch {
 	case n < 0 || n > len(p):
 		return 0, errCount
@@ -53,7 +53,7 @@ func (f *file) write(ctx context.Context, in ioIn, p, out []byte) (int, error) {
 	if f.wouldBlock(in.Flags, unix.POLLOUT) {
 		return 0, syscall.EAGAIN
 	}
-	n, err := f.Write(ctx, p, int64(in.Offset))
+	n, err := f.Write(callContext(ctx, in.Flags), p, int64(in.Offset))
 	if n < 0 || n > len(p) {
 		n, err = 0, errCount
 	}
@@ -64,6 +64,13 @@ func (f *file) write(ctx context.Context, in ioIn, p, out []byte) (int, error) {
 		return 0, err
 	}
 	return put(out, writeOut{Size: uint32(n)}), nil
+}
+
+func callContext(ctx context.Context, flags uint32) context.Context {
+	if flags&unix.O_NONBLOCK == 0 {
+		return ctx
+	}
+	return WithNonblocking(ctx)
 }
 
 var errCount = errors.New("device returned an impossible count")

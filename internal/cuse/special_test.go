@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"testing"
 
@@ -191,6 +192,33 @@ func TestPollOfPlainFile(t *testing.T) {
 	}
 	if got, err := k.readFile(1, 1, unix.O_NONBLOCK); got != "" || err != nil {
 		t.Errorf("nonblocking read: %q, %v", got, err)
+	}
+}
+
+// A File learns whether a call may wait, as the open file is now.
+func TestNonblocking(t *testing.T) {
+	var got []bool
+	k := serving(t, Options{}, funcs{
+		read: func(ctx context.Context, _ []byte, _ int64) (int, error) {
+			got = append(got, Nonblocking(ctx))
+			return 0, nil
+		},
+		write: func(ctx context.Context, p []byte, _ int64) (int, error) {
+			got = append(got, Nonblocking(ctx))
+			return len(p), nil
+		},
+	})
+	fh := k.open()
+	for _, flags := range []uint32{0, unix.O_NONBLOCK, unix.O_APPEND} {
+		if _, err := k.readFile(fh, 1, unix.O_RDWR|flags); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := k.call(opWrite, bytesOf(ioIn{FH: fh, Size: 1, Flags: unix.O_RDWR | flags}), []byte("x")); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	if want := []bool{false, false, true, true, false, false}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package devnode is the files of a device, /dev/rshimN/{boot,misc,rshim}, on
-// character devices in user space. It turns system calls into calls on an
+// Package devnode is the files of a device, /dev/rshimN/{boot,console,misc,rshim},
+// on character devices in user space. It turns system calls into calls on an
 // rshim.Device and errors into the errno that existing programs know.
 package devnode
 
@@ -42,15 +42,18 @@ func Run(ctx context.Context, d *rshim.Device, o Options) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for name, dev := range map[string]cuse.Device{
-		"boot":  bootDevice{d},
-		"misc":  miscDevice{d, log},
-		"rshim": regDevice{d},
+		"boot":    bootDevice{d},
+		"console": consoleDevice{d.Console(), newTTY(), log},
+		"misc":    miscDevice{d, log},
+		"rshim":   regDevice{d},
 	} {
 		s := cuse.New(cuse.Options{
 			Name:    fmt.Sprintf("rshim%d/%s", d.Index(), name),
 			GID:     o.GID,
 			DevPath: o.DevRoot + "/cuse",
 			Logger:  log,
+			// Those of terminals say nothing of what they move.
+			UnrestrictedIoctl: name == "console",
 		}, dev)
 		g.Go(func() error {
 			for {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/internal/cuse"
+	"github.com/bluefield-go/bmc-rshim/internal/vmtest/guest"
 	"github.com/bluefield-go/bmc-rshim/rshim"
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
@@ -90,6 +91,19 @@ func (c *chip) BootWrite(_ context.Context, data []byte) (int, error) { return l
 func (c *chip) BootFlush(context.Context) error                       { return nil }
 func (c *chip) BootDrop(from int64) int64                             { return from }
 func (c *chip) BootEnd()                                              {}
+func (c *chip) TMStart()                                              {}
+func (c *chip) TMStop()                                               {}
+func (c *chip) TMWrite(context.Context, []byte) error                 { return nil }
+func (c *chip) TMIdle(context.Context) error                          { return nil }
+
+func (c *chip) TMRead(ctx context.Context, _ []byte) (int, error) {
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-c.gone:
+		return 0, rshim.ErrGone
+	}
+}
 
 // withDevice runs f with a device that is attached to a chip.
 func withDevice(t *testing.T, g reg.Generation, f func(ctx context.Context, c *chip, d *rshim.Device)) {
@@ -119,6 +133,9 @@ func withDevice(t *testing.T, g reg.Generation, f func(ctx context.Context, c *c
 
 // TestErrnoTable: every error that package rshim exports has its errno.
 func TestErrnoTable(t *testing.T) {
+	if guest.Lane() == "ast2600" {
+		t.Skip("the sources are not there")
+	}
 	var want []string
 	files, err := filepath.Glob("../../rshim/*.go")
 	if err != nil || len(files) == 0 {
@@ -239,7 +256,7 @@ func TestMiscWrite(t *testing.T) {
 		for text, want := range map[string]syscall.Errno{
 			"BOOT_TIMEOUT 20\n":              0,
 			"NONSENSE 1\n":                   syscall.EINVAL,
-			"PEER_MAC 00:1a:ca:ff:ff:01\n":   syscall.EOPNOTSUPP,
+			"DEV_NAME usb-1.1\n":             syscall.EOPNOTSUPP,
 			"\x1b[2J\nSW_RESET 1\n":          syscall.EINVAL,
 			strings.Repeat("\xff ", 64<<10):  syscall.EINVAL,
 			"BOOT_MODE 1 " + "\u202e\r\n x ": syscall.EINVAL,
