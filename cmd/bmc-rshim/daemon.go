@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 
 	"github.com/bluefield-go/bmc-rshim/internal/devnode"
 	"github.com/bluefield-go/bmc-rshim/rshim"
@@ -27,6 +28,7 @@ type daemonOptions struct {
 	devRoot  string // "": no device files
 	logLevel string
 	version  bool
+	net      netOptions
 	sim      simFlags
 }
 
@@ -38,6 +40,7 @@ func daemon(ctx context.Context, e *env, args []string) error {
 	fs.StringVar(&o.devRoot, "dev-root", "/dev", "`directory` of the device files")
 	fs.StringVar(&o.logLevel, "log-level", "notice", "`level`: error, warn, notice, info or debug, or 0 (nothing) to 4 (debug)")
 	fs.BoolVar(&o.version, "version", false, "print the version")
+	o.net.register(fs)
 	o.sim.register(fs)
 	if err := parse(e, fs, args, 0); err != nil {
 		return err
@@ -120,6 +123,9 @@ func (o *daemonOptions) serveDevices(ctx context.Context, c conf, bus *usbBus, l
 	}}
 	if o.devRoot != "" {
 		so.Present = func(ctx context.Context, d *rshim.Device) {
+			var net sync.WaitGroup
+			defer net.Wait()
+			net.Go(func() { o.net.serve(ctx, d, o.devRoot, log) })
 			err := devnode.Run(ctx, d, devnode.Options{DevRoot: o.devRoot, Logger: log})
 			if err != nil && ctx.Err() == nil {
 				log.Error("the device has no files", "device", fmt.Sprintf("rshim%d", d.Index()), "op", "cuse", "err", err)

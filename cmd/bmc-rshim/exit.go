@@ -19,8 +19,8 @@ const (
 	exitRefused     = 3   // push: the image is bad or for another chip; nothing was touched
 	exitDPU         = 4   // push: the DPU reported an error during its boot
 	exitTimeout     = 5   // the DPU, or the input, took too long
-	exitDevice      = 6   // no such device, or it cannot be used now; nothing was touched
-	exitInterrupted = 130 // by SIGINT or SIGTERM
+	exitDevice      = 6   // no such device, or it cannot be used now; nothing was touched (console: or it went away)
+	exitInterrupted = 130 // by a signal
 )
 
 const exitCodes = `exit codes:
@@ -31,6 +31,7 @@ const exitCodes = `exit codes:
   4    push: the DPU reported an error during its boot
   5    the DPU, or the input, took too long
   6    no such device, or it cannot be used now; nothing was touched
+       (console: or it went away)
   130  interrupted
 `
 

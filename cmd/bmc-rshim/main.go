@@ -8,6 +8,7 @@
 //	bmc-rshim push FILE   boot a DPU from a BFB, and follow it until it is up
 //	bmc-rshim status      show the devices
 //	bmc-rshim log         show a DPU's boot log
+//	bmc-rshim console     be on a DPU's console
 //	bmc-rshim version     print the version
 //
 // Each command lists its flags with -h; exit codes are in exit.go.
@@ -46,6 +47,7 @@ var commands = []struct {
 	{"push", "boot a DPU from a BFB, and follow it until it is up", pushCommand},
 	{"status", "show the devices", statusCommand},
 	{"log", "show a DPU's boot log", logCommand},
+	{"console", "be on a DPU's console", consoleCommand},
 	{"version", "print the version", versionCommand},
 }
 
@@ -108,16 +110,20 @@ func flags(name, args, more string) *flag.FlagSet {
 
 // parse parses a command's arguments, of which there are want beside the flags.
 func parse(e *env, fs *flag.FlagSet, args []string, want int) error {
+	return parseBetween(e, fs, args, want, want)
+}
+
+func parseBetween(e *env, fs *flag.FlagSet, args []string, least, most int) error {
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fs.SetOutput(e.stdout)
 		fs.Usage()
 		return err
-	case err == nil && fs.NArg() < want:
+	case err == nil && fs.NArg() < least:
 		err = errors.New("FILE is missing")
-	case err == nil && fs.NArg() > want:
-		err = fmt.Errorf("too many arguments: %q", fs.Args()[want:])
+	case err == nil && fs.NArg() > most:
+		err = fmt.Errorf("too many arguments: %q", fs.Args()[most:])
 	}
 	if err != nil {
 		return usageError("%s: %v; bmc-rshim %s -h shows the flags", fs.Name(), err, fs.Name())

@@ -50,6 +50,8 @@ func TestCommandLine(t *testing.T) {
 		{"push -json -dev-root " + none + " main.go", exitDevice, `"outcome":"unavailable","exit_code":6`, ""},
 		{"status -dev-root " + none, exitDevice, "", "no rshim device in"},
 		{"log -device rshim3 -dev-root " + none, exitDevice, "", "no rshim3 in"},
+		{"console -h", exitOK, "usage: bmc-rshim console [flags] [rshimN]", ""},
+		{"console -dev-root " + none, exitDevice, "", "no rshim device in"},
 		{"status -simulate bf9", exitUsage, "", "-simulate"},
 		{"launch", exitUsage, "", `no such command: "launch"`},
 	} {

@@ -33,9 +33,14 @@ type targetFlags struct {
 }
 
 func (t *targetFlags) register(fs *flag.FlagSet) {
+	t.registerNodes(fs)
+	t.sim.register(fs)
+}
+
+// registerNodes registers the flags of a command that needs a running daemon.
+func (t *targetFlags) registerNodes(fs *flag.FlagSet) {
 	fs.StringVar(&t.device, "device", "", "`name` of the device, such as rshim0")
 	fs.StringVar(&t.devRoot, "dev-root", "/dev", "`directory` of the device files")
-	t.sim.register(fs)
 }
 
 // all returns the devices that the flags select, at least one.
