@@ -14,7 +14,7 @@ help:
 	@echo "make demo      push a BFB to a simulated BlueField and follow its boot (needs Go, nothing else)"
 	@echo "make test      install what the tests need (apt-get, as root) and run all of them"
 	@echo "make build     static binaries for the BMC: $(ARCHES:%=bin/linux-%)"
-	@echo "make bench     the boot push against the modelled link and the one-URB baseline"
+	@echo "make bench     both FIFOs against the modelled link and the one-URB baseline"
 	@echo "make fuzz      every fuzz test for FUZZTIME=$(FUZZTIME)"
 	@echo "make lint      gofmt, vet, staticcheck"
 
@@ -58,10 +58,10 @@ $(ARCHES:%=bin/linux-%): bin/linux-%:
 		-ldflags "-s -w" -o $@/bmc-rshim ./cmd/bmc-rshim
 	CGO_ENABLED=0 GOOS=linux GOARCH=$* GOARM=7 $(GO) build -trimpath -ldflags "-s -w" -o $@/bluefield-sim ./cmd/bluefield-sim
 
-# The table is in virtual time, exact; the benchmarks behind it are what the
+# The tables are in virtual time, exact; the benchmarks behind it are what the
 # processor takes.
 bench:
-	$(GO) test -count=1 -run 'TestPushRate$$' -v ./usbbackend
+	$(GO) test -count=1 -run 'Test(Push|TM)Rate$$' -v ./usbbackend
 	$(GO) test -run '^$$' -bench . -benchmem ./usbbackend ./rshim/...
 
 fuzz:

@@ -15,6 +15,8 @@ import (
 var kernelTests = []vmtest.Package{
 	{Path: "./usbbackend/usbfs", Timeout: 5 * time.Minute},
 	{Path: "./internal/cuse"},
+	{Path: "./internal/devnode", Timeout: 5 * time.Minute},
+	{Path: "./internal/tap"},
 	{Path: "./internal/uevent"},
 	{Path: "./sim/usbip"},
 	{Path: "./e2e/guest", Timeout: 30 * time.Minute},

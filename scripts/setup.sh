@@ -18,7 +18,7 @@ ast2600="qemu-system-arm device-tree-compiler"
 # the libusb backend (cgo)
 libusb="libusb-1.0-0-dev pkg-config"
 # programs that tests run
-tests="git ca-certificates curl dbus-daemon"
+tests="git ca-certificates curl dbus-daemon iproute2 iputils-ping iperf3 dropbear-bin openssh-client picocom screen minicom"
 
 packages() {
 	missing=

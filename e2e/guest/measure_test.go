@@ -41,6 +41,7 @@ func TestIdleBudget(t *testing.T) {
 		after, took := r.usage(t), time.Since(begin).Seconds()
 		wakeups = float64(after.wakeups-before.wakeups) / took
 		cpu = 100 * (after.cpu - before.cpu).Seconds() / took
+		t.Logf("%.1f wake-ups a second, %.2f %% of a core", wakeups, cpu)
 		if wakeups <= idleWakeups {
 			break
 		}
