@@ -163,8 +163,12 @@ func (s *session) accessCheck(ctx context.Context) error {
 		return err
 	}
 	good := 0
+	tick := time.NewTicker(checkPoll) // which does not add up delays
+	defer tick.Stop()
 	for range checkPolls {
-		if !sleep(ctx, checkPoll) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			return ctx.Err()
 		}
 		switch v, err := s.read(ctx, s.regs.Scratchpad1, 8); {

@@ -97,6 +97,7 @@ func TestTMOutFaults(t *testing.T) {
 		f.Endpoint = tmOutEP
 		eachTM(t, usbdev.Options{Latency: 125 * time.Microsecond}, func(t *testing.T, r *tmRig) {
 			r.open(t)
+			time.Sleep(time.Second)
 			for n := range 4 {
 				f.Nth = n + 1
 				r.fn.Inject(f)
@@ -114,6 +115,23 @@ func TestTMOutFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTMLooks: what is there at the start is read even if the interrupt has been
+// lost on somebody else.
+func TestTMLooks(t *testing.T) {
+	eachTM(t, usbdev.Options{}, func(t *testing.T, r *tmRig) {
+		if err := r.dpu.SendTM(r.ctx, numbers(0, 200)); err != nil {
+			t.Fatal(err)
+		}
+		r.fn.SetNAK(tmIntrEP, true)
+		r.open(t)
+		ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+		defer cancel()
+		if words, err := readTM(ctx, r.d, 200); err != nil || !counts(words, 0) {
+			t.Errorf("read %d words, %v", len(words), err)
+		}
+	})
 }
 
 // TestTMGarbageInterrupts: an interrupt endpoint that only talks nonsense is

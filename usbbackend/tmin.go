@@ -4,10 +4,7 @@ package usbbackend
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
@@ -97,20 +94,6 @@ func (in *tmIn) end() {
 	*in = tmIn{}
 }
 
-// TMStart begins anew with the TMFIFO. Neither it nor TMStop may be called
-// while another method of the TMFIFO runs.
-func (d *Device) TMStart() {
-	d.tmIn.start(d)
-	d.tmOut.start(d)
-}
-
-// TMStop takes back what is under way, and forgets what has come and was not
-// read. The other methods of the TMFIFO then fail, until TMStart.
-func (d *Device) TMStop() {
-	d.tmIn.end()
-	d.tmOut.end()
-}
-
 // TMRead waits for words from the DPU and returns what has come, whole words.
 // p has room for 2048 bytes or more. It is for one goroutine. When ctx ends,
 // what was asked of the device stays so, and nothing is lost.
@@ -179,57 +162,6 @@ func ended(t usb.Transfer) bool {
 	}
 }
 
-// heard takes in what the interrupt endpoint said: the number of words there
-// are, if it can be believed.
-func (in *tmIn) heard(b []byte, err error) error {
-	if err != nil {
-		return in.fault(in.d.tmIntrEP, err)
-	}
-	in.told = true
-	if !in.counts() {
-		in.flow = true
-		return nil
-	}
-	var w [8]byte
-	copy(w[:], b)
-	n := binary.LittleEndian.Uint64(w[:])
-	if limit := in.intrAt + int64(n)*8; n > reg.TmFIFODepth || limit <= in.posted() {
-		// It makes no sense, or says nothing new, which may be because it was
-		// posted long ago.
-		in.look = !in.strict
-	} else {
-		in.limit, in.asked = limit, in.got
-		in.much = !in.strict && n*8 >= tmMuch
-	}
-	return nil
-}
-
-// came accounts for a bulk transfer of m bytes.
-func (in *tmIn) came(b inbound, m int, err error) error {
-	in.got += int64(m)
-	if m > 0 {
-		in.faults, in.told = 0, false
-	}
-	switch {
-	case b.recalled && !lost(err):
-		return nil
-	case err != nil:
-		return in.fault(in.d.tmInEP, err)
-	case !in.counts():
-		in.flow, in.much = m > 0, m >= tmMuch
-		if m == 0 && len(in.bulk) == 0 {
-			in.vain()
-		}
-	case m < b.size:
-		// Either it was not that much, or it comes in pieces.
-		in.limit, in.look = in.posted(), true
-		if m == 0 {
-			in.vain()
-		}
-	}
-	return nil
-}
-
 // counts reports whether the device must be asked for what there is and no
 // more.
 func (in *tmIn) counts() bool { return in.d.gen == reg.BlueField3 }
@@ -241,60 +173,6 @@ func (in *tmIn) posted() int64 {
 		n += int64(in.bulk[i].size)
 	}
 	return n
-}
-
-// answered takes in a fill level.
-func (in *tmIn) answered(l level) error {
-	in.levels.reads--
-	in.looking = false
-	if lost(l.err) {
-		return l.err
-	}
-	if l.err != nil {
-		in.much = false // back to the interrupt
-		in.vain()
-		return nil
-	}
-	in.limit = max(in.limit, l.asked+l.bytes)
-	if l.asked == in.asked {
-		in.much = !in.strict && l.bytes >= tmMuch
-	}
-	if l.bytes == 0 && len(in.bulk) == 0 {
-		in.vain()
-	}
-	return nil
-}
-
-// vain makes up for an interrupt after which nothing was there. A stale one is
-// no harm, but it must not come to be a busy loop.
-func (in *tmIn) vain() {
-	if in.told {
-		in.told = false
-		in.faults++
-		in.until = time.Now().Add(backOff(in.faults))
-	}
-}
-
-// fault decides how to go on after a transfer failed.
-func (in *tmIn) fault(ep uint8, err error) error {
-	if lost(err) {
-		return err
-	}
-	in.faults++
-	in.d.log.Debug("transfer failed", "op", "tmfifo", "endpoint", ep, "bytes", in.got, "err", err, "faults", in.faults)
-	if errors.Is(err, usb.ErrStall) || in.faults > 1 {
-		in.halted = ep
-	}
-	in.until = time.Now().Add(backOff(in.faults))
-	in.recall()
-	in.again()
-	return nil
-}
-
-// again has the FIFO looked at unasked: whoever would tell may have done so.
-func (in *tmIn) again() {
-	in.much, in.flow, in.limit = false, true, in.got
-	in.look = in.counts() && !in.strict
 }
 
 // recall calls the bulk transfers back; what they moved is harvested as ever.
@@ -416,14 +294,4 @@ func (in *tmIn) wait(ctx context.Context) error {
 		return in.d.fail(usb.ErrClosed)
 	}
 	return nil
-}
-
-// hangs gives up bulk transfers that the device does not answer: the interrupt
-// is to tell when it is worth trying again. A BlueField-3 of which more was
-// asked than it has to give is from then on asked only for what the interrupt
-// tells of, should it be that which makes words available.
-func (in *tmIn) hangs() error {
-	err := in.fault(in.d.tmInEP, os.ErrDeadlineExceeded)
-	in.flow, in.look, in.strict = false, false, in.counts()
-	return err
 }

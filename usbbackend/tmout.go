@@ -4,23 +4,14 @@ package usbbackend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"time"
-
-	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
 const (
-	tmDepth    = reg.TmFIFODepth * 8    // bytes the TMFIFO holds, each way
-	tmPoll     = 200 * time.Millisecond // longest time between reads of the level of a FIFO that stays full
-	tmPatience = time.Second            // with an OUT transfer, before it is called back and sent again
-)
-
-var (
-	errTMStopped = errors.New("TMFIFO is not started")
-	errTMLength  = fmt.Errorf("not whole words, or more than %d bytes", tmDepth)
+	tmPoll     = time.Second // longest time between reads of the level of a FIFO that stays full: some DPUs never read
+	tmPatience = time.Second // with an OUT transfer, before it is called back and sent again
 )
 
 // tmOut is the direction towards the DPU. The pipeline belongs to TMWrite and

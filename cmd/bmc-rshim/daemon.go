@@ -157,15 +157,15 @@ func saveMemory() {
 	}
 }
 
-// saveWakeups lets the kernel be late by up to a millisecond when it wakes one
-// of the daemon's threads by time. Go's monitor thread looks around every 20 us
-// while anything runs, so that each of the few things that an idle daemon does
-// costs a handful of wake-ups instead of one or two. Threads pass the setting
-// on to those that they start. Without it (a kernel before 4.6, no CAP_SYS_NICE)
-// all works.
+// saveWakeups lets the kernel be late by some milliseconds when it wakes one of
+// the daemon's threads by time, none of which is in such a hurry. Go's monitor
+// thread looks around every 20 us while anything runs, so that each of the few
+// things that an idle daemon does costs a handful of wake-ups instead of one or
+// two. Threads pass the setting on to those that they start. Without it (a
+// kernel before 4.6, no CAP_SYS_NICE) all works.
 func saveWakeups() {
 	threads, _ := filepath.Glob("/proc/self/task/*")
 	for _, t := range threads {
-		os.WriteFile(filepath.Join("/proc", filepath.Base(t), "timerslack_ns"), []byte("1000000"), 0)
+		os.WriteFile(filepath.Join("/proc", filepath.Base(t), "timerslack_ns"), []byte("4000000"), 0)
 	}
 }

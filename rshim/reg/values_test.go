@@ -43,6 +43,22 @@ func TestBootFIFOWords(t *testing.T) {
 	}
 }
 
+func TestTmFIFOWords(t *testing.T) {
+	for _, tt := range []struct {
+		v     uint64
+		words int
+		ok    bool
+	}{
+		{0, 0, true}, {1, 1, true}, {256, 256, true}, {257, 0, false}, {0x1ff, 0, false},
+		{0xff00_0000_0000_0000 | 7, 7, true}, // what else the register may hold
+		{0xbad00acce55, 0, false}, {0xbadacce55, 0, false}, {^uint64(0), 0, false},
+	} {
+		if words, ok := reg.TmFIFOWords(tt.v); words != tt.words || ok != tt.ok {
+			t.Errorf("%#x: %d, %v", tt.v, words, ok)
+		}
+	}
+}
+
 func TestBFModeOf(t *testing.T) {
 	for sp2, want := range map[uint64]string{
 		0: "Unknown", 1 << 4: "DPU mode", 2 << 4: "NIC mode", 3 << 4: "Reserved",
