@@ -6,54 +6,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
-// Timing of the ownership protocol. Source: rshim.c (access check, keepalive).
+// Timing of resets.
 const (
-	readyPoll      = 50 * time.Millisecond  // until the chip answers
-	checkPoll      = 10 * time.Millisecond  // of the access check
-	checkPolls     = 100                    // times that
-	keepalivePause = 300 * time.Millisecond // between looks at scratchpad 1
-	probePause     = time.Second            // after a probe that failed
-	resetHush      = 500 * time.Millisecond // no register access after a reset
-	resetPatience  = 20 * time.Second       // for a chip that stays on the bus
+	resetHush     = 500 * time.Millisecond // no register access after a reset
+	resetPatience = 20 * time.Second       // for a chip that stays on the bus
+	opnPatience   = 500 * time.Millisecond // nobody keeps the ownership up meanwhile
 )
 
-// live takes the device from probing to attached and keeps it there.
-func (s *session) live(ctx context.Context) error {
-	var told string // the failure that was logged last
-	for {
-		fresh, err := s.attach(ctx)
-		switch {
-		case err == nil:
-			s.attached(ctx, fresh)
-		case errors.Is(err, ErrNotOwner):
-			s.d.log.Info("another backend already attached")
-			s.d.update(func() { s.d.awaited = time.Time{} }) // whatever resets now, it is not ours
-			s.d.enter(Contended, "another backend is attached")
-			<-ctx.Done()
-		case ctx.Err() == nil && err.Error() != told:
-			told = err.Error()
-			s.d.enter(Probing, told)
-			s.d.log.Warn("not attached", "op", "attach", "err", err)
-		}
-		if err == nil {
-			told = ""
-		} else {
-			sleep(ctx, probePause)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-}
-
-// attach makes sure that the chip answers and that nobody else owns the RShim.
-// It reports whether the chip comes fresh from a reset of ours.
+// attach makes sure that the chip answers, and that the RShim is ours alone. It
+// reports whether the chip comes fresh from a reset of ours.
 func (s *session) attach(ctx context.Context) (fresh bool, err error) {
 	if err := s.ready(ctx); err != nil {
 		return false, err
@@ -62,33 +28,42 @@ func (s *session) attach(ctx context.Context) (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	// When the reset was ours nobody else can have been the owner before, and
-	// whoever is checking now will see us.
-	fresh = s.hasReset(sp1)
-	if !fresh || sp1 != 0 {
-		if err := s.accessCheck(ctx); err != nil {
-			return fresh, err
-		}
+	switch fresh = s.hasReset(sp1); {
+	case s.d.beside:
+	case fresh:
+		// It was ours before, but the reset has cleared the keepalive.
+		err = s.confirm(ctx)
+	default:
+		err = s.claim(ctx, sp1)
 	}
-	if err := s.set(ctx, s.regs.Scratchpad1, reg.Keepalive); err != nil {
-		return fresh, err
+	if err == nil {
+		err = s.finishAttach(ctx, "access check passed")
 	}
-	if _, err := s.scratchpad1(ctx); err != nil {
-		return fresh, err
-	}
-	opn := s.readOPN(ctx)
-	for !s.enterAttached(opn) {
-		if err := s.bootBack(ctx); err != nil {
-			return fresh, err
-		}
-	}
-	return fresh, nil
+	return fresh, err
 }
 
-// enterAttached makes the device ours, unless its boot source has to be set back
-// before anybody may open a boot stream.
-func (s *session) enterAttached(opn string) bool {
-	back, state, reason := false, Attached, "access check passed"
+// finishAttach begins the ownership that a check has given us.
+func (s *session) finishAttach(ctx context.Context, reason string) error {
+	s.d.update(func() {
+		s.mine = true
+		if s.release == nil {
+			s.held, s.release = context.WithCancel(context.Background())
+		}
+	})
+	opn := s.readOPN(ctx)
+	for !s.enterAttached(opn, reason) {
+		if err := s.bootBack(ctx); err != nil {
+			s.letGo()
+			return err
+		}
+	}
+	return nil
+}
+
+// enterAttached makes the device usable, unless its boot source has to be set
+// back before anybody may open a boot stream.
+func (s *session) enterAttached(opn, reason string) bool {
+	back, state := false, Attached
 	s.d.update(func() {
 		if back = s.d.bootBack && s.d.boot == nil; back {
 			return
@@ -156,71 +131,77 @@ func (s *session) ready(ctx context.Context) error {
 	}
 }
 
-// accessCheck finds out whether another backend is alive: it clears scratchpad
-// 1, which an owner sets to Keepalive again within 300 ms.
-func (s *session) accessCheck(ctx context.Context) error {
-	if err := s.set(ctx, s.regs.Scratchpad1, 0); err != nil {
-		return err
-	}
-	good := 0
-	tick := time.NewTicker(checkPoll) // which does not add up delays
-	defer tick.Stop()
-	for range checkPolls {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		switch v, err := s.read(ctx, s.regs.Scratchpad1, 8); {
-		case err != nil || reg.Bad(v):
-		case v == reg.Keepalive:
-			return ErrNotOwner
-		default:
-			good++
-		}
-	}
-	if good < checkPolls/2 {
-		return fmt.Errorf("scratchpad 1 cannot be read: %w", ErrNotReady)
-	}
-	return nil
-}
-
-// attached is the life of a device that is ours. It returns when the session
-// ends, or when the chip has reset without leaving the bus and is to be attached
-// anew. fresh means that nobody else can have used its TMFIFO.
-func (s *session) attached(ctx context.Context, fresh bool) {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	wg.Go(func() { s.follow(ctx) })
-	wg.Go(func() { s.tmfifo(ctx, !fresh) })
+// keep keeps the ownership up, and returns what comes after it; nil when ctx has
+// ended.
+func (s *session) keep(ctx context.Context) step {
 	for sleep(ctx, keepalivePause) {
 		s.d.mu.Lock()
 		until := s.d.awaited
 		s.d.mu.Unlock()
-		if until.IsZero() {
-			s.keepalive(ctx)
-		} else if s.resetInPlace(ctx) {
-			return
+		if !until.IsZero() {
+			s.seen = time.Now() // nobody sees a keepalive anyhow
+			if s.resetInPlace(ctx) {
+				return s.probe
+			}
+		} else if next := s.keepalive(ctx); next != nil {
+			return next
 		}
 	}
+	return nil
 }
 
-// keepalive tells others that the owner is alive. The register is only
-// written when somebody changed it, and then not while it carries debug data.
-func (s *session) keepalive(ctx context.Context) {
-	v, err := s.read(ctx, s.regs.Scratchpad1, 8)
-	if err != nil || v == reg.Keepalive || reg.Bad(v) {
-		return
+// keepalive tells others that the owner is alive, and looks what they have to
+// say. The register is only written when somebody changed it.
+func (s *session) keepalive(ctx context.Context) step {
+	v, err := s.scratchpad1(ctx)
+	if err != nil {
+		return nil
 	}
-	// Ownership requests are granted here once hand-over exists; until then
-	// the owner is deaf, as one may be by the protocol.
+	s.d.mu.Lock()
+	debug := s.debugCode != 0
+	s.d.mu.Unlock()
+	last := s.seen
+	s.seen = time.Now()
+	switch {
+	case debug && v != reg.OwnershipRequest:
+		return nil
+	case v == reg.Locked:
+		s.d.log.Info(fmt.Sprintf("rshim%d set to locked mode", s.d.index))
+		return s.locked
+	case v == reg.OwnershipRequest:
+		if s.d.grantable() {
+			return s.grant
+		}
+		s.d.log.Info(fmt.Sprintf("rshim%d refuses an ownership transfer request during a push", s.d.index))
+	case s.seen.Sub(last) > lostSight:
+		return s.reassure(ctx, s.seen.Sub(last))
+	case v == reg.Keepalive:
+		return nil
+	}
+	// Not while scratchpad 1 carries debug data.
 	sp3, err := s.read(ctx, s.regs.Scratchpad3, 8)
-	if err != nil || reg.Bad(sp3) || reg.DebugCommand(sp3) != 0 {
-		return
+	if err == nil && !reg.Bad(sp3) && reg.DebugCommand(sp3) == 0 {
+		_ = s.say(ctx, reg.Keepalive)
 	}
-	_ = s.write(ctx, s.regs.Scratchpad1, 8, reg.Keepalive)
+	return nil
+}
+
+// reassure finds out whether another backend has checked in vain for an owner
+// while there was no way to tell it.
+func (s *session) reassure(ctx context.Context, gap time.Duration) step {
+	s.d.log.Info("could not keep the ownership up for a while, checking it", "op", "keepalive", "elapsed", gap)
+	switch err := s.confirm(ctx); {
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, ErrNotOwner):
+		s.d.log.Warn("the ownership was lost", "op", "keepalive", "err", err)
+		return s.refused(err)
+	case errors.Is(err, ErrLocked):
+		return s.locked
+	case err != nil:
+		s.seen = time.Now().Add(-lostSight) // to be checked again
+	}
+	return nil
 }
 
 // Reset resets the chip (SW_RESET of misc). It returns when the reset has been

@@ -34,13 +34,16 @@ type BootStream struct {
 	cut    context.CancelFunc
 	turn   chan struct{} // filled by whoever uses what is below
 
-	s      *session // nil until the chip is ready for the stream
-	began  int      // resets of the device, when it was
+	s      *session        // nil until the chip is ready for the stream
+	held   context.Context // ends when the RShim is no longer ours
+	began  int             // resets of the device, when it was
 	follow bfb.Follower
 	at     int64   // bytes handed to the boot FIFO
 	rest   [8]byte // bytes accepted that do not fill a word yet
 	nrest  int
 	err    error // the stream has failed
+
+	on *session // guarded by d.mu: s, since it has been used
 }
 
 // OpenBoot opens the boot stream: it makes RShim the boot source, stops the
@@ -135,12 +138,15 @@ func (b *BootStream) write(ctx context.Context, p []byte) (int, error) {
 		}
 		n, err := 0, b.undisturbed()
 		if err == nil {
-			n, err = b.queue(ctx, p)
+			ours, cancel := b.whileHeld(ctx)
+			n, err = b.queue(ours, p)
+			cancel()
 		}
-		if err == nil {
-			if err = b.undisturbed(); err != nil {
+		if derr := b.undisturbed(); derr != nil && (err == nil || b.held.Err() != nil) {
+			if err == nil {
 				n = 0
 			}
+			return n, derr
 		}
 		if err == nil || !b.s.left(ctx, err) {
 			return n, err
@@ -158,10 +164,42 @@ func (b *BootStream) write(ctx context.Context, p []byte) (int, error) {
 func (b *BootStream) undisturbed() error {
 	b.d.mu.Lock()
 	defer b.d.mu.Unlock()
-	if b.d.sess == b.s && (b.d.resets != b.began || b.d.state == Rebooting) {
+	switch {
+	case b.d.sess != b.s:
+	case b.d.resets != b.began || b.d.state == Rebooting:
 		return fmt.Errorf("%w: the chip was reset", ErrIncomplete)
+	case b.held.Err() != nil:
+		return ErrNotOwner
 	}
 	return nil
+}
+
+// whileHeld returns a context that ends with the ownership, too.
+func (b *BootStream) whileHeld(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(b.held, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// evict takes the stream off a session's chip, which is no longer ours. What is
+// on its way and was not taken is called back.
+func (b *BootStream) evict(s *session) {
+	b.d.mu.Lock()
+	using := b.on == s
+	b.d.mu.Unlock()
+	if !using {
+		return
+	}
+	select {
+	case b.turn <- struct{}{}: // as fast as a Write can be interrupted
+		defer func() { <-b.turn }()
+	case <-s.over:
+		return
+	}
+	s.b.BootEnd()
+	if b.err == nil {
+		b.err = ErrNotOwner
+	}
 }
 
 // queue hands the whole words of p to the boot FIFO and keeps the rest.
@@ -239,7 +277,7 @@ func (b *BootStream) ready(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	stall, transfer := d.set.bootTimeout, d.set.usbTimeout
-	b.began = d.resets
+	b.began, b.held, b.on = d.resets, s.held, s
 	d.mu.Unlock()
 	s.b.BootStart(stall, transfer)
 	b.s = s
@@ -254,8 +292,10 @@ func (b *BootStream) session(ctx context.Context) (s *session, err error) {
 	err = d.await(ctx, func() bool {
 		s, failed = d.sess, nil
 		switch {
-		case d.state == Contended:
+		case d.state == Contended, d.state == Granting, d.state == Dropped:
 			failed = ErrNotOwner
+		case d.state == Locked:
+			failed = ErrLocked
 		case !b.skip && d.resetErr != nil:
 			failed = d.resetErr
 		default:

@@ -48,6 +48,8 @@ func (b *BootStream) close(ctx context.Context) error {
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
+	ctx, cancel := b.whileHeld(ctx)
+	defer cancel()
 	var err error
 	if b.nrest > 0 {
 		clear(b.rest[b.nrest:])
@@ -56,8 +58,8 @@ func (b *BootStream) close(ctx context.Context) error {
 	if err == nil {
 		err = b.s.b.BootFlush(ctx)
 	}
-	if err == nil {
-		err = b.undisturbed()
+	if derr := b.undisturbed(); derr != nil {
+		err = derr
 	}
 	if err != nil && b.s.left(ctx, err) {
 		err = fmt.Errorf("%w: %w", ErrGone, err)

@@ -24,22 +24,6 @@ import (
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
-// State says what a device is doing.
-type State int
-
-// States of a device.
-const (
-	Absent    State = iota // not on the bus
-	Probing                // on the bus, being checked
-	Attached               // ours
-	Contended              // on the bus, but another backend owns the RShim
-	Rebooting              // reset was asked for; gone from the bus, or about to go
-)
-
-func (s State) String() string {
-	return [...]string{"absent", "probing", "attached", "contended", "rebooting"}[s]
-}
-
 // Options of a device. The zero value has the defaults.
 type Options struct {
 	BootTimeout  time.Duration // without progress of a boot stream; 0 means 300 s
@@ -48,7 +32,16 @@ type Options struct {
 	// ReturnTimeout is how long the chip may take to come back on the bus and
 	// answer after a reset; 0 means 60 s.
 	ReturnTimeout time.Duration
-	Logger        *slog.Logger
+
+	NoAutoAttach    bool // AUTO_ATTACH 0: a device that another backend owns is not looked at again by itself
+	GrantDuringPush bool // GRANT_DURING_PUSH 1: an ownership request is granted even during a push
+	Drop            bool // DROP_MODE 1: begin with the device left alone
+	Force           bool // FORCE_MODE 1: should there be an owner, ask it once for the RShim
+	// SkipAccessCheck makes the registers usable beside whoever owns the RShim,
+	// and nothing else.
+	SkipAccessCheck bool
+
+	Logger *slog.Logger
 }
 
 // Defaults as the C daemon has them.
@@ -65,13 +58,17 @@ type settings struct {
 	usbTimeout    time.Duration
 	clearOnRead   bool
 	bootResetSkip bool
+
+	noAutoAttach    bool
+	grantDuringPush bool
 }
 
 // Device is one DPU, rshimN.
 type Device struct {
-	index int
-	log   *slog.Logger
-	back  time.Duration // Options.ReturnTimeout
+	index  int
+	log    *slog.Logger
+	back   time.Duration // Options.ReturnTimeout
+	beside bool          // Options.SkipAccessCheck
 
 	logs    logStore
 	console *Console
@@ -83,8 +80,10 @@ type Device struct {
 	name     string
 	state    State
 	reason   string   // why, in words
-	sess     *session // nil while Absent
+	sess     *session // nil while Gone, and in a reboot
 	set      settings
+	drop     bool      // it is to be left alone
+	force    bool      // its owner is to be asked for it, should there be one
 	resets   int       // of ours that the chip has come back from
 	awaited  time.Time // until when a reset of ours may take; zero: none
 	resetErr error     // how the last reset of ours failed
@@ -93,7 +92,7 @@ type Device struct {
 	push     PushStatus
 }
 
-// New makes the device rshim<index>, which is absent until Serve is called.
+// New makes the device rshim<index>, which is Gone until Serve is called.
 func New(index int, o Options) *Device {
 	log := o.Logger
 	if log == nil {
@@ -103,17 +102,27 @@ func New(index int, o Options) *Device {
 		index:   index,
 		log:     log.With("device", fmt.Sprintf("rshim%d", index)),
 		back:    orDefault(o.ReturnTimeout, defaultReturnTimeout),
+		beside:  o.SkipAccessCheck,
 		changed: make(chan struct{}),
-		set: settings{
-			displayLevel: o.DisplayLevel,
-			bootTimeout:  orDefault(o.BootTimeout, DefaultBootTimeout),
-			usbTimeout:   orDefault(o.USBTimeout, DefaultUSBTimeout),
-		},
+		drop:    o.Drop,
+		force:   o.Force,
 	}
+	d.Configure(o)
 	d.logs.changed = make(chan struct{})
 	d.console, d.net = newConsole(d), newNet()
 	d.mux = &mux{d: d, console: d.console, net: d.net, peer: newPeer()}
 	return d
+}
+
+// Configure changes what can be changed while a device runs: BootTimeout,
+// USBTimeout, DisplayLevel, NoAutoAttach and GrantDuringPush.
+func (d *Device) Configure(o Options) {
+	d.update(func() {
+		d.set.displayLevel = o.DisplayLevel
+		d.set.bootTimeout = orDefault(o.BootTimeout, DefaultBootTimeout)
+		d.set.usbTimeout = orDefault(o.USBTimeout, DefaultUSBTimeout)
+		d.set.noAutoAttach, d.set.grantDuringPush = o.NoAutoAttach, o.GrantDuringPush
+	})
 }
 
 func orDefault(v, def time.Duration) time.Duration {
@@ -133,12 +142,6 @@ func (d *Device) update(f func()) {
 	f()
 	close(d.changed)
 	d.changed = make(chan struct{})
-}
-
-// enter changes the state of the session's device.
-func (d *Device) enter(s State, reason string) {
-	d.update(func() { d.state, d.reason = s, reason })
-	d.log.Info("state", "state", s.String(), "reason", reason)
 }
 
 // await waits until done, which is called with the lock held, says so.
@@ -213,9 +216,11 @@ func (d *Device) owner(ctx context.Context) (s *session, err error) {
 		switch d.state {
 		case Attached:
 			s, err = d.sess, nil
-		case Contended:
+		case Contended, Granting, Dropped:
 			err = ErrNotOwner
-		case Absent:
+		case Locked:
+			err = ErrLocked
+		case Gone:
 			err = ErrGone
 			return false
 		default:

@@ -12,6 +12,8 @@ import (
 var (
 	ErrGone         = errors.New("the device is not on the bus")
 	ErrNotOwner     = errors.New("another backend owns the RShim")
+	ErrLocked       = errors.New("the chip keeps drivers out (secure NIC mode)")
+	ErrNoAnswer     = errors.New("the owner of the RShim does not answer")
 	ErrNotReady     = errors.New("the chip is resetting or does not answer yet")
 	ErrBusy         = errors.New("a boot stream is open already")
 	ErrNoReset      = errors.New("the chip did not reset")

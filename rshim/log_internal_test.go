@@ -43,7 +43,7 @@ func (b *slowSemaphore) WriteReg(_ context.Context, a reg.Addr, _ int, v uint64)
 func TestSemaphoreIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := new(slowSemaphore)
-		s := &session{d: New(0, Options{}), b: b, regs: reg.For(reg.BlueField3), ops: make(chan regOp)}
+		s := &session{d: New(0, Options{}), b: b, regs: reg.For(reg.BlueField3), ops: make(chan regOp), mine: true}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = s.own(ctx) }()
 		look, end := context.WithTimeout(ctx, 10*time.Millisecond)

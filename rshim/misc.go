@@ -60,7 +60,7 @@ func (d *Device) Misc(ctx context.Context) string {
 	line("BOOT_MODE", "%d (0:rshim, 1:emmc, 2:emmc-boot-swap)", mode)
 	line("BOOT_TIMEOUT", "%d (seconds)", int(set.bootTimeout.Seconds()))
 	line("USB_TIMEOUT", "%d (seconds)", int(set.usbTimeout.Seconds()))
-	line("DROP_MODE", "%d (0:normal, 1:drop)", bit(state == Contended))
+	line("DROP_MODE", "%d (0:normal, 1:drop)", bit(state != Attached && state != Rebooting && state != Gone && state != Probing))
 	line("SW_RESET", "0 (1: reset)")
 	line("DEV_NAME", "%s", name)
 	if s != nil {
@@ -71,9 +71,9 @@ func (d *Device) Misc(ctx context.Context) string {
 	}
 	if bf3 {
 		line("UP_TIME", "%d(s)", read(s.regs.Uptime)/reg.UptimeHz)
-		line("SECURE_NIC_MODE", "0 (0:no, 1:yes)")
+		line("SECURE_NIC_MODE", "%d (0:no, 1:yes)", bit(state == Locked))
 	}
-	line("FORCE_CMD", "0 (1: send Force command)")
+	line("FORCE_CMD", "%d (1: send Force command)", bit(state == Requesting))
 
 	switch set.displayLevel {
 	case 1:

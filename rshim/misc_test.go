@@ -114,7 +114,7 @@ func TestMiscAbsent(t *testing.T) {
 			t.Errorf("misc took %v", took)
 		}
 		fn.Unplug()
-		r.state(d, rshim.Absent)
+		r.state(d, rshim.Gone)
 		if text := d.Misc(r.ctx); !strings.Contains(text, "DEV_NAME        usb-1.1\n") {
 			t.Errorf("misc of an absent device:\n%s", text)
 		}
@@ -152,7 +152,18 @@ func TestWriteMisc(t *testing.T) {
 			{text: "BOOT_TIMEOUT 99999999999999999999", want: "BOOT_TIMEOUT    100 ", err: rshim.ErrInvalid},
 			{text: "USB_TIMEOUT 301", want: "USB_TIMEOUT     31 ", err: rshim.ErrInvalid},
 			{text: "DISPLAY_LEVEL 3", want: "DISPLAY_LEVEL   1 ", err: rshim.ErrInvalid},
-			{text: "DEV_NAME usb-1.1", err: rshim.ErrNotSupported},
+			{text: "DEV_NAME usb-1.1", err: rshim.ErrInvalid},
+			{text: "OPN_STR MBF2H516A\n", want: "OPN_STR         MBF2H516A\n"},
+			{text: "OPN_STR 900-9D3B6-00CV-AA0-and-more", want: "OPN_STR         900-9D3B6-00CV-A\n"},
+			{text: "OPN_STR", want: "OPN_STR         900-9D3B6-00CV-A\n", err: rshim.ErrInvalid},
+			{text: "OPN_STR \x1b[2J", want: "OPN_STR         900-9D3B6-00CV-A\n", err: rshim.ErrInvalid},
+			{text: "DEBUG_CODE 12", err: rshim.ErrInvalid},
+			{text: "DEBUG_CODE 0x10000000000000000", err: rshim.ErrInvalid},
+			{text: "DEBUG_CODE 0x", err: rshim.ErrInvalid},
+			{text: "DROP_MODE 0\n", want: "DROP_MODE       0 "}, // it is not set
+			{text: "FORCE_CMD 0\n", want: "FORCE_CMD       0 "},
+			{text: "FORCE_CMD 1\n", want: "FORCE_CMD       0 ", err: rshim.ErrInvalid}, // ours already
+			{text: "DROP_MODE x\n", err: rshim.ErrInvalid},
 			{text: strings.Repeat("A", 5000), err: rshim.ErrInvalid},
 		} {
 			if err := d.WriteMisc(r.ctx, tc.text); !errors.Is(err, tc.err) {

@@ -5,7 +5,7 @@ package rshim
 import (
 	"context"
 	"fmt"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,14 +68,22 @@ var miscKeys = map[string]miscKey{
 		}
 		return d.Reset(ctx)
 	}},
+	"DROP_MODE": {10, func(d *Device, ctx context.Context, v uint64) error {
+		return d.setDrop(ctx, v != 0)
+	}},
+	"FORCE_CMD": {16, func(d *Device, ctx context.Context, v uint64) error {
+		if v == 0 {
+			return nil
+		}
+		r, err := d.forceNow(ctx)
+		if err == nil && r == ForceNotNeeded {
+			err = fmt.Errorf("%w: the RShim is ours already", ErrInvalid)
+		}
+		return err
+	}},
 }
 
 const maxBootTimeout = 24 * 60 * 60
-
-// Keys of the C daemon that are not to be had (yet, or over USB).
-var miscUnsupported = []string{
-	"DEBUG_CODE", "DEV_NAME", "DROP_MODE", "FORCE_CMD", "OPN_STR",
-}
 
 func (d *Device) miscCommand(ctx context.Context, key string, args []string) error {
 	if parse, ok := miscPeer[key]; ok {
@@ -85,11 +93,23 @@ func (d *Device) miscCommand(ctx context.Context, key string, args []string) err
 		}
 		return d.tell(ctx, m...)
 	}
+	switch key {
+	case "OPN_STR":
+		if len(args) == 0 {
+			return fmt.Errorf("%w: value is missing", ErrInvalid)
+		}
+		return d.setOPN(ctx, args[0])
+	case "DEBUG_CODE":
+		code, err := miscDebugCode(args)
+		if err != nil {
+			return err
+		}
+		return d.setDebugCode(ctx, code)
+	case "DEV_NAME":
+		return fmt.Errorf("%w: the name is where it hangs on the USB bus", ErrInvalid)
+	}
 	k, ok := miscKeys[key]
 	if !ok {
-		if slices.Contains(miscUnsupported, key) {
-			return ErrNotSupported
-		}
 		return fmt.Errorf("%w: unknown key", ErrInvalid)
 	}
 	v, err := miscNumber(args, 0, k.base, 32)
@@ -115,4 +135,34 @@ func (d *Device) SetBootMode(ctx context.Context, m reg.BootMode) error {
 		err = s.write(ctx, s.regs.BootControl, 8, uint64(m))
 	}
 	return d.opError("boot mode", err)
+}
+
+// miscDebugCode parses the value of DEBUG_CODE, which has to begin with 0x.
+func miscDebugCode(args []string) (uint64, error) {
+	if len(args) == 0 {
+		return 0, fmt.Errorf("%w: value is missing", ErrInvalid)
+	}
+	digits, ok := strings.CutPrefix(args[0], "0x")
+	code, err := strconv.ParseUint(digits, 16, 64)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("%w: value is not 0x and up to 16 hexadecimal digits", ErrInvalid)
+	}
+	return code, nil
+}
+
+// setDebugCode writes a code for the chip's firmware to scratchpad 1. It stands
+// there in place of the keepalive until another one, 0, is written or the chip
+// goes: whoever checks for an owner meanwhile finds none.
+func (d *Device) setDebugCode(ctx context.Context, code uint64) error {
+	s, err := d.owner(ctx)
+	if err != nil {
+		return err
+	}
+	before := uint64(0)
+	d.update(func() { before, s.debugCode = s.debugCode, code })
+	if err := s.write(ctx, s.regs.Scratchpad1, 8, code); err != nil {
+		d.update(func() { s.debugCode = before })
+		return err
+	}
+	return nil
 }

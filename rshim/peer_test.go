@@ -84,7 +84,7 @@ func TestPeer(t *testing.T) {
 				t.Errorf("after bad commands\n%s", after)
 			}
 			fn.Unplug()
-			r.state(d, rshim.Absent)
+			r.state(d, rshim.Gone)
 			if got := read(); got != noPeer {
 				t.Errorf("unplugged:\n%s", got)
 			}

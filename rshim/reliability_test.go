@@ -281,7 +281,7 @@ func TestR11IndexStability(t *testing.T) {
 		d := r.attached(0)
 		for _, away := range []time.Duration{time.Second, time.Minute} {
 			fn.Unplug()
-			r.state(d, rshim.Absent)
+			r.state(d, rshim.Gone)
 			time.Sleep(away)
 			fn.Plug()
 			d = r.attached(0)
@@ -290,7 +290,7 @@ func TestR11IndexStability(t *testing.T) {
 			t.Errorf("replugged: %q, want %q", got, want)
 		}
 		r.bus.Unplug("2-1.7")
-		r.state(d, rshim.Absent)
+		r.state(d, rshim.Gone)
 		time.Sleep(time.Minute)
 		r.bus.Plug("1-1", fn)
 		r.attached(0)

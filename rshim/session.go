@@ -21,11 +21,20 @@ type session struct {
 	gen  reg.Generation
 	regs *reg.Map
 	ops  chan regOp
-	over <-chan struct{} // closed when the session ends
+	life context.Context // that of the session
+	over <-chan struct{} // closed when it ends
 
-	drain chan chan struct{} // asks the log follower to look now
-	opn   string             // guarded by d.mu
-	quiet time.Time          // owned by own: no register access before
+	commands chan command       // of operators
+	drain    chan chan struct{} // asks the log follower to look now
+	quiet    time.Time          // owned by own: no register access before
+	seen     time.Time          // owned by live: scratchpad 1, last, while it is ours
+
+	// Guarded by d.mu.
+	opn       string
+	mine      bool               // the chip may be written to
+	held      context.Context    // ends with the ownership,
+	release   context.CancelFunc // by this
+	debugCode uint64             // stands in scratchpad 1 in place of the keepalive
 }
 
 // Serve runs the device on b until b has gone or ctx ends, and closes b.
@@ -33,11 +42,12 @@ type session struct {
 func (d *Device) Serve(ctx context.Context, b Backend) error {
 	g, ctx := errgroup.WithContext(ctx)
 	s := &session{
-		d: d, b: b, over: ctx.Done(),
-		gen:   b.Generation(),
-		regs:  reg.For(b.Generation()),
-		ops:   make(chan regOp),
-		drain: make(chan chan struct{}),
+		d: d, b: b, life: ctx, over: ctx.Done(),
+		gen:      b.Generation(),
+		regs:     reg.For(b.Generation()),
+		ops:      make(chan regOp),
+		commands: make(chan command),
+		drain:    make(chan chan struct{}),
 	}
 	d.update(func() { d.sess, d.name, d.state, d.reason = s, b.Name(), Probing, "found on the bus" })
 	d.log.Info("probing", "name", b.Name(), "generation", s.gen.String(), "revision", b.Revision())
@@ -61,9 +71,10 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 	d.update(func() {
 		d.sess, asked = nil, !d.awaited.IsZero()
 		if d.state != Rebooting {
-			d.state, d.reason = Absent, "left the bus"
+			d.state, d.reason = Gone, "left the bus"
 		}
 	})
+	s.letGo()
 	if !asked {
 		d.console.flushInput() // after a reset of ours: what came since is for the chip that comes back
 	}
@@ -76,7 +87,7 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 // context has ended.
 func (s *session) farewell() {
 	s.d.mu.Lock()
-	pushing := s.d.bootBack || s.d.boot != nil && !s.d.boot.skip
+	pushing := s.mine && (s.d.bootBack || s.d.boot != nil && !s.d.boot.skip)
 	s.d.mu.Unlock()
 	if !pushing {
 		return
@@ -95,8 +106,10 @@ type regOp struct {
 	size  int
 	write bool
 	value uint64
-	hush  time.Duration // no register access for so long afterwards
-	reply chan regReply
+
+	anybody bool          // a write that takes no ownership
+	hush    time.Duration // no register access for so long afterwards
+	reply   chan regReply
 }
 
 type regReply struct {
@@ -122,8 +135,11 @@ func (s *session) do(op regOp) (r regReply) {
 		return regReply{err: ErrNotReady}
 	}
 	s.d.mu.Lock()
-	timeout := s.d.set.usbTimeout
+	timeout, mine, dropped := s.d.set.usbTimeout, s.mine, s.d.state == Dropped
 	s.d.mu.Unlock()
+	if dropped || op.write && !mine && !op.anybody {
+		return regReply{err: ErrNotOwner}
+	}
 	ctx, cancel := context.WithTimeout(op.ctx, timeout)
 	defer cancel()
 	if op.write {

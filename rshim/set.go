@@ -5,7 +5,7 @@ package rshim
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -15,8 +15,14 @@ import (
 // MaxDevices is how many devices there can be: indexes 0 to 63.
 const MaxDevices = 64
 
-// ErrTooMany means that all indexes are taken.
-var ErrTooMany = errors.New("no free index")
+// Errors of Set.Adopt.
+var (
+	// ErrTooMany means that all indexes are taken, or the only one that the
+	// device may have.
+	ErrTooMany = errors.New("no free index")
+	// ErrBlocked means that the configuration keeps the device from being served.
+	ErrBlocked = errors.New("not to be served")
+)
 
 // defaultGrace is how long a device that left the bus keeps its files: a DPU
 // that reboots by itself is back in a few seconds.
@@ -31,20 +37,39 @@ type SetOptions struct {
 	// when its context ends.
 	Present func(ctx context.Context, d *Device)
 	Grace   time.Duration // 0 means 10 s
+
+	// Index has the devices, by name, that are to have a certain index, which
+	// no other device gets then. Blocked has those that are not to be served.
+	// What becomes of either later is Map's business.
+	Index   map[string]int
+	Blocked map[string]bool
+
+	// OnlyName is the only device to be served; "": all are. OnlyIndex is the
+	// index of whatever is served, before anything that Index says; nil: none.
+	// They are rshim's options -d and -i. As there, one index is one device:
+	// the second one is refused for as long as the first one has it.
+	// Source: rshim 2.8.2, rshim_find_index.
+	OnlyName  string
+	OnlyIndex *int
 }
 
 // Set is all devices of a daemon, each with its index.
 type Set struct {
 	o     SetOptions
+	log   *slog.Logger
 	start chan *slot
 
-	mu    sync.Mutex
-	slots []*slot // by index
+	mu      sync.Mutex
+	device  Options           // of devices to come
+	index   map[string]int    // as in SetOptions
+	blocked map[string]bool   // as in SetOptions
+	slots   [MaxDevices]*slot // nil: never used
+	refused map[string]string // why, as logged, by name
 }
 
-// slot is an index and what it belongs to, for good.
+// slot is an index and what it belongs to.
 type slot struct {
-	name    string
+	name    string // "": what it belonged to has another index since
 	gen     reg.Generation
 	device  *Device // nil when there is none
 	serving bool
@@ -53,7 +78,44 @@ type slot struct {
 // NewSet makes an empty set.
 func NewSet(o SetOptions) *Set {
 	o.Grace = orDefault(o.Grace, defaultGrace)
-	return &Set{o: o, start: make(chan *slot)}
+	set := &Set{o: o, log: o.Device.Logger, start: make(chan *slot), device: o.Device, refused: make(map[string]string)}
+	if set.log == nil {
+		set.log = slog.New(slog.DiscardHandler)
+	}
+	set.Map(o.Index, o.Blocked)
+	return set
+}
+
+// Configure gives the devices, those that are there and those to come, what
+// Device.Configure takes of o. Where o says nothing else than what the set was
+// made with, or configured with last, a device keeps what it has: that may be
+// what was written into misc since.
+func (set *Set) Configure(o Options) {
+	set.mu.Lock()
+	was := set.device
+	set.device.BootTimeout, set.device.USBTimeout = o.BootTimeout, o.USBTimeout
+	set.device.DisplayLevel = o.DisplayLevel
+	set.device.NoAutoAttach, set.device.GrantDuringPush = o.NoAutoAttach, o.GrantDuringPush
+	set.mu.Unlock()
+	for _, d := range set.Devices() {
+		d.Configure(d.keeping(was, o))
+	}
+}
+
+// keeping returns o with what the device has wherever o is as it was.
+func (d *Device) keeping(was, o Options) Options {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if orDefault(o.BootTimeout, DefaultBootTimeout) == orDefault(was.BootTimeout, DefaultBootTimeout) {
+		o.BootTimeout = d.set.bootTimeout
+	}
+	if orDefault(o.USBTimeout, DefaultUSBTimeout) == orDefault(was.USBTimeout, DefaultUSBTimeout) {
+		o.USBTimeout = d.set.usbTimeout
+	}
+	if o.DisplayLevel == was.DisplayLevel {
+		o.DisplayLevel = d.set.displayLevel
+	}
+	return o
 }
 
 // Run keeps the devices present until ctx ends, and returns when all are gone.
@@ -114,81 +176,11 @@ func (d *Device) settle(ctx context.Context, grace time.Duration) bool {
 	}
 	d.update(func() {
 		if d.sess == nil && d.state == Rebooting {
-			d.state, d.reason, d.awaited = Absent, "did not come back after the reset", time.Time{}
+			d.state, d.reason, d.awaited = Gone, "did not come back after the reset", time.Time{}
 		}
 	})
 	waitedFor := func() bool { return d.boot != nil || d.console.Stats().Openers > 0 }
 	return d.await(ctx, func() bool { return d.sess != nil || !waitedFor() }) == nil && d.session() == nil
-}
-
-// Adopt finds the device that b belongs to, and returns a function that runs b
-// as this device until b has gone or its context ends; Run must be running.
-//
-// A device that comes back under its name gets its index back. When just one
-// device has ever been seen, one of its kind under another name is taken for the
-// same device on another host controller, which happens to the DPU of a BMC;
-// otherwise a new name gets the lowest index that never was used, and when all
-// were, one that nobody uses now.
-func (set *Set) Adopt(b Backend) func(context.Context) error {
-	s, fresh, err := set.claim(b.Name(), b.Generation())
-	return func(ctx context.Context) error {
-		if err != nil {
-			return errors.Join(err, b.Close())
-		}
-		defer func() {
-			set.mu.Lock()
-			s.serving = false
-			set.mu.Unlock()
-		}()
-		if fresh {
-			select {
-			case set.start <- s:
-			case <-ctx.Done():
-				return errors.Join(ctx.Err(), b.Close())
-			}
-		}
-		return s.device.Serve(ctx, b)
-	}
-}
-
-// claim finds the slot for a name; fresh means that its device is new.
-func (set *Set) claim(name string, gen reg.Generation) (_ *slot, fresh bool, err error) {
-	set.mu.Lock()
-	defer set.mu.Unlock()
-	i, err := set.find(name, gen)
-	if err != nil {
-		return nil, false, err
-	}
-	s := set.slots[i]
-	s.name, s.gen, s.serving = name, gen, true
-	if s.device == nil {
-		s.device, fresh = New(i, set.o.Device), true
-	}
-	return s, fresh, nil
-}
-
-func (set *Set) find(name string, gen reg.Generation) (int, error) {
-	for i, s := range set.slots {
-		if s.name == name {
-			if s.serving {
-				return 0, fmt.Errorf("%s: %w", name, ErrBusy)
-			}
-			return i, nil
-		}
-	}
-	if len(set.slots) == 1 && !set.slots[0].serving && set.slots[0].gen == gen {
-		return 0, nil
-	}
-	if len(set.slots) < MaxDevices {
-		set.slots = append(set.slots, new(slot))
-		return len(set.slots) - 1, nil
-	}
-	for i, s := range set.slots {
-		if s.device == nil {
-			return i, nil
-		}
-	}
-	return 0, fmt.Errorf("%s: %w", name, ErrTooMany)
 }
 
 // Devices returns the devices that are there, by index.
@@ -197,7 +189,7 @@ func (set *Set) Devices() []*Device {
 	defer set.mu.Unlock()
 	var ds []*Device
 	for _, s := range set.slots {
-		if s.device != nil {
+		if s != nil && s.device != nil {
 			ds = append(ds, s.device)
 		}
 	}

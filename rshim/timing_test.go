@@ -190,7 +190,7 @@ func TestMiscWithoutOwner(t *testing.T) {
 			t.Errorf("misc took %v", took)
 		}
 		fn.Unplug()
-		r.state(d, rshim.Absent)
+		r.state(d, rshim.Gone)
 		begin = time.Now()
 		d.Misc(r.ctx)
 		if took := time.Since(begin); took > 100*time.Millisecond {

@@ -121,7 +121,7 @@ func TestTMFIFOCounters(t *testing.T) {
 			check("console and control messages")
 
 			fn.Unplug()
-			r.state(d, rshim.Absent)
+			r.state(d, rshim.Gone)
 			begin = time.Now()
 			send(100)
 			if took := time.Since(begin); took > 0 {
@@ -309,11 +309,11 @@ func TestConsoleAndNetSurvive(t *testing.T) {
 			fn.DPU().SetReset(bluefield.ResetBehaviour{Held: 5 * time.Second})
 			swReset(r, fn, d)
 		}, rshim.Rebooting, true},
-		{"reset of its own", func(r *rig, fn *usbdev.Function, d *rshim.Device) { fn.DPU().Reset() }, rshim.Absent, false},
+		{"reset of its own", func(r *rig, fn *usbdev.Function, d *rshim.Device) { fn.DPU().Reset() }, rshim.Gone, false},
 		{"unplugged", func(r *rig, fn *usbdev.Function, d *rshim.Device) {
 			fn.Unplug()
 			time.AfterFunc(3*time.Second, fn.Plug)
-		}, rshim.Absent, false},
+		}, rshim.Gone, false},
 	}
 	generations(t, func(t *testing.T, g reg.Generation) {
 		for _, ev := range events {

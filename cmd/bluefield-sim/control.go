@@ -20,11 +20,11 @@ import (
 // control carries out commands on the DPUs. Each is a line: a name, the number
 // of a DPU, and arguments. Each is answered by a line: "ok", what was asked
 // for, or "error" and why.
-type control []*usbdev.Function
+type control []*device
 
 // action is a command whose arguments have been read. It returns what was
 // asked for, if anything was.
-type action func(ctx context.Context, f *usbdev.Function) string
+type action func(ctx context.Context, d *device) (string, error)
 
 // command is one command. Its arguments are those after the DPU's number.
 type command struct {
@@ -34,9 +34,9 @@ type command struct {
 
 // quiet makes an action of something that has nothing to tell.
 func quiet(do func(f *usbdev.Function)) action {
-	return func(_ context.Context, f *usbdev.Function) string {
-		do(f)
-		return ""
+	return func(_ context.Context, d *device) (string, error) {
+		do(d.Function)
+		return "", nil
 	}
 }
 
@@ -99,8 +99,8 @@ var commands = []command{
 	}},
 	{"read", "CHANNEL OFFSET", "a register, as another driver does", func(a *args) action {
 		r := a.register()
-		return func(_ context.Context, f *usbdev.Function) string {
-			return fmt.Sprintf("value=%#x", f.DPU().ReadReg(r, 8))
+		return func(_ context.Context, d *device) (string, error) {
+			return fmt.Sprintf("value=%#x", d.DPU().ReadReg(r, 8)), nil
 		}
 	}},
 	{"write", "CHANNEL OFFSET VALUE", "a register, as another driver does", func(a *args) action {
@@ -125,23 +125,24 @@ var commands = []command{
 	}},
 	{"log", "LINE", "let the DPU log a line", func(a *args) action {
 		line := a.rest()
-		return func(ctx context.Context, f *usbdev.Function) string {
-			f.DPU().Log(ctx, line)
-			return ""
+		return func(ctx context.Context, d *device) (string, error) {
+			d.DPU().Log(ctx, line)
+			return "", nil
 		}
 	}},
+	{"host", "start|start-force|stop|kill|deaf|hear|force|drop|undrop|state", "the host's driver: start it (with -F), end it as SIGTERM does or by a crash, let it ignore requests or not, FORCE_CMD 1, DROP_MODE 1 or 0; tells how it stands", readHost},
 }
 
-func sum(_ context.Context, f *usbdev.Function) string {
-	n, sum := f.BootSum()
-	return fmt.Sprintf("bytes=%d sha256=%x", n, sum)
+func sum(_ context.Context, d *device) (string, error) {
+	n, sum := d.BootSum()
+	return fmt.Sprintf("bytes=%d sha256=%x", n, sum), nil
 }
 
-func state(_ context.Context, f *usbdev.Function) string {
-	st, _ := f.State()
-	full, unready := f.DPU().BootLost()
+func state(_ context.Context, d *device) (string, error) {
+	st, _ := d.State()
+	full, unready := d.DPU().BootLost()
 	return fmt.Sprintf("stage=%v present=%t epoch=%d speed=%v overflow=%d swallowed=%d log-lost=%d %s",
-		f.DPU().Stage(), st.Present, st.Epoch, st.Speed, full, unready, f.DPU().LogLost(), tmfifo(f.DPU()))
+		d.DPU().Stage(), st.Present, st.Epoch, st.Speed, full, unready, d.DPU().LogLost(), tmfifo(d.DPU())), nil
 }
 
 // tmfifo is the TMFIFO's part of the state.
@@ -181,7 +182,9 @@ func (c control) do(ctx context.Context, line string) (reply string, err error) 
 	if a.err != nil {
 		return "", a.err
 	}
-	if reply = act(ctx, c[n]); reply == "" {
+	if reply, err = act(ctx, c[n]); err != nil {
+		return "", err
+	} else if reply == "" {
 		return "ok", nil
 	}
 	return fmt.Sprintf("%s dev=%d %s", name, n, reply), nil

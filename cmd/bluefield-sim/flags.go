@@ -20,6 +20,7 @@ type options struct {
 	dpu     bluefield.Config
 	usb     usbdev.Options
 	net     network
+	host    *bluefield.HostOptions // nil: the hosts have no driver
 	vhci    usbip.VHCI
 	count   int
 	sink    string
@@ -64,6 +65,14 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fs.IntVar(&o.usb.LowSpeed, "low-speed", 0, "enumerate at low speed so many `times` first")
 	fs.DurationVar(&o.dpu.Reset.Drop, "drop-time", 0, "off the bus after a reset; 0 is 500 ms")
 	fs.DurationVar(&o.dpu.Reset.Ready, "ready-delay", 0, "on the bus but not ready after that")
+	fs.Func("host", "`driver` on the hosts of the DPUs: none; owner, which has the RShim from the beginning; or deaf,\nwhich also ignores requests for it (default none)", func(s string) error {
+		h, ok := hostDrivers[s]
+		if !ok {
+			return errors.New("no such driver")
+		}
+		o.host = h
+		return nil
+	})
 	fs.StringVar(&o.sink, "sink", "", "`file` for what the DPUs read of boot streams (with .N added from the second DPU on)")
 	fs.StringVar(&o.control, "control", "", "Unix `socket` that takes commands")
 	fs.StringVar(&o.vhci.Dir, "vhci", "", "`folder` of vhci_hcd in sysfs")

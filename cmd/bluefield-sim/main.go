@@ -86,7 +86,7 @@ func simulate(ctx context.Context, o options, stdin io.Reader, stdout io.Writer)
 		if o.dpu.Net != nil {
 			defer o.dpu.Net.Close()
 		}
-		devs = append(devs, usbdev.New(bluefield.New(o.dpu), o.usb))
+		devs = append(devs, &device{Function: usbdev.New(bluefield.New(o.dpu), o.usb)})
 	}
 	if o.control != "" {
 		l, err := net.Listen("unix", o.control)
@@ -96,15 +96,19 @@ func simulate(ctx context.Context, o options, stdin io.Reader, stdout io.Writer)
 		context.AfterFunc(ctx, func() { l.Close() })
 		wg.Go(func() { devs.listen(ctx, l) })
 	}
-	for i, f := range devs {
+	for i, d := range devs {
+		if o.host != nil {
+			d.startHost(ctx, *o.host)
+		}
 		v := o.vhci
 		v.Logger = slog.New(out.device(i))
-		wg.Go(func() { f.Run(ctx) })
-		wg.Go(func() { stop(v.Run(ctx, f, ports[i])) })
+		wg.Go(func() { d.Run(ctx) })
+		wg.Go(func() { stop(v.Run(ctx, d.Function, ports[i])) })
 	}
 	go devs.serve(ctx, stdin, out) // ends with standard input, or the process
 	wg.Wait()
-	for i := range devs {
+	for i, d := range devs {
+		d.endHost(true) // it has ended with ctx, but may not be done yet
 		reply, _ := devs.do(ctx, fmt.Sprintf("sum %d", i))
 		fmt.Fprintln(out, reply)
 	}

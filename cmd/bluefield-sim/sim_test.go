@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -26,6 +27,7 @@ func TestRunExitCodes(t *testing.T) {
 		{[]string{"-count", "0"}, 2},
 		{[]string{"extra"}, 2},
 		{[]string{"-net", "echo:1"}, 2},
+		{[]string{"-host", "someone"}, 2},
 		{[]string{"-net", "tap:"}, 2},
 		{[]string{"-net", "bridge"}, 2},
 		{[]string{"-net", "tap:dpu", "-count", "2"}, 2},
@@ -61,6 +63,12 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// newDevice is a DPU that does not run, whose events go to w.
+func newDevice(w io.Writer) *device {
+	cfg := bluefield.Config{Logger: slog.New((&events{w: w}).device(0))}
+	return &device{Function: usbdev.New(bluefield.New(cfg), usbdev.Options{})}
+}
+
 // fresh is the TMFIFO's part of the state before anything has happened.
 const fresh = "console-in=0 console-out=0 console-in-lost=0 console-out-lost=0 " +
 	"frames-in=0 frames-out=0 frames-in-lost=0 frames-out-lost=0 " +
@@ -69,7 +77,7 @@ const fresh = "console-in=0 console-out=0 console-in-lost=0 console-out-lost=0 "
 func TestCommands(t *testing.T) {
 	var devs control
 	for range 2 {
-		devs = append(devs, usbdev.New(bluefield.New(bluefield.Config{}), usbdev.Options{}))
+		devs = append(devs, newDevice(io.Discard))
 	}
 	for _, c := range []struct{ line, reply, err string }{
 		{line: "sum 1", reply: "sum dev=1 bytes=0 sha256=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
@@ -115,7 +123,7 @@ func TestCommands(t *testing.T) {
 }
 
 func TestServeAnswersEachLine(t *testing.T) {
-	devs := control{usbdev.New(bluefield.New(bluefield.Config{}), usbdev.Options{})}
+	devs := control{newDevice(io.Discard)}
 	var out bytes.Buffer
 	devs.serve(t.Context(), strings.NewReader("plug 0\n\nplug 7\nhelp\n"), &out)
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -125,7 +133,7 @@ func TestServeAnswersEachLine(t *testing.T) {
 }
 
 func TestSocket(t *testing.T) {
-	devs := control{usbdev.New(bluefield.New(bluefield.Config{}), usbdev.Options{})}
+	devs := control{newDevice(io.Discard)}
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {

@@ -9,7 +9,17 @@ const (
 	OwnershipRequest uint64 = 0x4F53505F524551 // "OSP_REQ"
 	OwnershipAck     uint64 = 0x4F53505F41434B // "OSP_ACK"
 	Locked           uint64 = 0x4B434F4C00000000
+
+	ownershipClaim uint64 = 0x4F535043 << 32 // "OSPC", and a number
 )
+
+// OwnershipClaim is what a driver that checks for an owner writes to scratchpad 1
+// to tell itself apart from another one like it. The C daemon, which writes 0,
+// takes no notice of it.
+func OwnershipClaim(number uint32) uint64 { return ownershipClaim | uint64(number) }
+
+// IsOwnershipClaim reports whether v is an OwnershipClaim.
+func IsOwnershipClaim(v uint64) bool { return v&^0xffffffff == ownershipClaim }
 
 // ResetControl.
 const (

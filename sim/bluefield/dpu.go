@@ -3,8 +3,8 @@
 // Package bluefield is a behavioural model of a BlueField DPU as the RShim
 // shows it: registers, boot FIFO, boot ROM and boot stages, boot log, TMFIFO,
 // soft reset, and the ways in which each of them misbehaves in the field. It
-// knows no transport; sim/usbdev puts it on a USB bus, and the host's PCIe
-// side is a second caller of ReadReg and WriteReg.
+// knows no transport; sim/usbdev puts it on a USB bus, and Host, the driver on
+// the host's PCIe side, is a second caller of ReadReg and WriteReg.
 //
 // On the TMFIFO the software of the DPU behaves as the real one does. While the
 // boot ROM and ATF run nobody reads it. ATF writes 8 characters a message, from

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rshim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+)
+
+// ForceResult is how a Force has succeeded.
+type ForceResult int
+
+// Results of Force.
+const (
+	ForceNotNeeded ForceResult = iota // it was ours already
+	ForceGranted                      // the owner has handed it over
+	ForceNoOwner                      // there was no owner
+)
+
+func (r ForceResult) String() string {
+	return [...]string{"not needed", "granted", "no owner"}[r]
+}
+
+// Force takes the RShim over from its owner: it asks once, for up to 10 s. The
+// error is ErrNoAnswer when there is an owner that does not answer, or refuses,
+// and ErrNotOwner when another backend has taken it meanwhile; everything is as
+// before then, but for the drop mode, which ends in any case.
+func (d *Device) Force(ctx context.Context) (ForceResult, error) {
+	r, err := d.forceNow(ctx)
+	return r, d.opError("force", err)
+}
+
+func (d *Device) forceNow(ctx context.Context) (r ForceResult, err error) {
+	s := d.session()
+	if s == nil {
+		return r, ErrGone
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, forceLimit, os.ErrDeadlineExceeded)
+	defer cancel()
+	d.update(func() { d.drop = false })
+	d.log.Info(fmt.Sprintf("rshim%d executing Force command", d.index))
+	result := make(chan ForceResult, 1)
+	err = s.command(ctx, func(now State) bool { return now == Attached || now == Rebooting },
+		func(ctx context.Context) (step, error) {
+			next, r, err := s.force(ctx)
+			result <- r
+			return next, err
+		})
+	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", ErrNotReady, cause)
+		}
+		return r, err
+	}
+	select {
+	case r = <-result:
+	default: // there was nothing to do
+	}
+	return r, nil
+}
+
+// forceStep is force without anybody who waits for its outcome.
+func (s *session) forceStep(ctx context.Context) step {
+	next, _, _ := s.force(ctx)
+	return next
+}
+
+// force asks the owner for the RShim and takes it.
+func (s *session) force(ctx context.Context) (next step, r ForceResult, err error) {
+	s.enter(Requesting, "asking its owner (FORCE)")
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, forceLimit)
+	defer cancel()
+	r = ForceNoOwner
+	granted, err := s.ask(ctx)
+	switch {
+	case err != nil:
+	case granted:
+		s.d.log.Info(fmt.Sprintf("rshim%d received ownership transfer ack", s.d.index))
+		r, err = ForceGranted, s.claimGranted(ctx)
+	default:
+		err = s.claim(ctx, reg.Keepalive) // which is what an owner that died has left
+	}
+	if err == nil {
+		err = s.finishAttach(ctx, "by FORCE: "+r.String())
+	}
+	switch {
+	case err == nil:
+		s.d.log.Info(fmt.Sprintf("rshim%d regained ownership successfully", s.d.index), "result", r.String())
+		return s.attached(false), r, nil
+	case whole.Err() != nil:
+		return nil, r, err
+	case errors.Is(err, ErrNoAnswer):
+		s.d.log.Warn(fmt.Sprintf("rshim%d failed to receive ownership transfer ack", s.d.index), "op", "force", "err", err)
+		s.enter(Contended, err.Error())
+		return s.contended(recheckPause, false), r, err
+	}
+	s.d.log.Warn("not taken over", "op", "force", "err", err)
+	return s.refused(err), r, err
+}
+
+// ask asks the owner for the RShim. granted is false when there is none.
+func (s *session) ask(ctx context.Context) (granted bool, err error) {
+	if err := s.ready(ctx); err != nil {
+		return false, err
+	}
+	for end, untouched := time.Now().Add(requestLimit), 0; time.Now().Before(end); {
+		if err := s.say(ctx, reg.OwnershipRequest); err != nil {
+			return false, err
+		}
+		if !sleep(ctx, requestTry) {
+			return false, ctx.Err()
+		}
+		switch v, err := s.scratchpad1(ctx); {
+		case err != nil && ctx.Err() != nil:
+			return false, ctx.Err()
+		case err != nil:
+		case v == reg.OwnershipAck:
+			return true, nil
+		case v == reg.Locked:
+			return false, ErrLocked
+		case v != reg.OwnershipRequest:
+			untouched = 0
+		default:
+			if untouched++; untouched == requestTries {
+				return false, nil
+			}
+		}
+	}
+	// The owner must not grant what nobody waits for any more.
+	if v, err := s.scratchpad1(ctx); err == nil && v == reg.OwnershipRequest {
+		if err := s.say(ctx, 0); err != nil {
+			return false, err
+		}
+	}
+	for end := time.Now().Add(retractTime); time.Now().Before(end) && sleep(ctx, checkPoll); {
+		if v, err := s.scratchpad1(ctx); err == nil && v == reg.OwnershipAck {
+			return true, nil
+		}
+	}
+	return false, ErrNoAnswer
+}
+
+// grantable reports whether a request may be granted now.
+func (d *Device) grantable() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.boot == nil && !d.bootBack || d.set.grantDuringPush
+}
+
+// grant hands the RShim over to who has asked for it. Nothing interrupts that
+// but the end of the session.
+func (s *session) grant(context.Context) step {
+	ctx := s.life
+	s.d.log.Info(fmt.Sprintf("rshim%d received ownership transfer request", s.d.index))
+	s.enter(Granting, "another backend has asked for it")
+	for end := time.Now().Add(grantLimit); time.Now().Before(end); {
+		v, err := s.scratchpad1(ctx)
+		switch {
+		case err != nil || v == reg.OwnershipAck:
+		case v == reg.Locked:
+			return s.locked
+		case v == reg.OwnershipRequest:
+			if err := s.say(ctx, reg.OwnershipAck); err != nil {
+				s.d.log.Info("the answer was not written", "op", "grant", "err", err)
+			}
+		default:
+			s.d.log.Info(fmt.Sprintf("rshim%d entering drop mode", s.d.index))
+			s.d.log.Info(fmt.Sprintf("rshim%d passed to the requester successfully", s.d.index))
+			s.enter(Contended, "handed over on request")
+			return s.contended(handedPause, false)
+		}
+		if !sleep(ctx, grantPoll) {
+			return nil
+		}
+	}
+	s.enter(Contended, "handed over on request, but nobody has taken it")
+	return s.contended(recheckPause, true)
+}

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rshim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+)
+
+// The ownership of an RShim. Drivers on the host and on the BMC can all reach
+// it, one may use it. They agree by the values of scratchpad 1, see claim.go and
+// handover.go for how; this file has the states, what leads from one to the
+// other, and the times.
+//
+//	          found on the bus
+//	                │
+//	                v    nobody objects
+//	 ┌─────────> Probing ───────────────> Attached <──────────> Rebooting
+//	 │              │                      │  ^  │    reset asked for; the chip
+//	 │              │ an owner is alive    │  │  │    is back, as a new session
+//	 │              v    nobody objects    │  │  │    if it has left the bus
+//	 │   ┌───> Contended ──────────────────│──┘  │
+//	 │   │          │ FORCE                │     │ OSP_REQ
+//	 │   │          v   granted, no owner  │     v
+//	 │   ├───── Requesting ───> Probing    │  Granting
+//	 │   │ no answer ^                     │     │
+//	 │   │           │ FORCE               │     │ taken
+//	 │   │        Dropped <────────────────┘     │
+//	 │   │           │         DROP_MODE 1 (from every state)
+//	 │   │           │ DROP_MODE 0: Probing      │
+//	 │   └───────────│───────────────────────────┘
+//	 │               │
+//	 └─── Locked <───┴── scratchpad 1 reads LOCK, in whatever state
+//
+// Gone is every device that is not on the bus. In all states but Attached and
+// Rebooting nothing but scratchpad 1 is written; in Dropped nothing is read
+// either.
+
+// State says what a device is doing.
+type State int
+
+// States of a device.
+const (
+	Gone       State = iota // not on the bus
+	Probing                 // on the bus, being checked
+	Attached                // ours
+	Contended               // another backend owns the RShim
+	Requesting              // its owner is being asked for it (FORCE)
+	Granting                // it is being handed over to who has asked for it
+	Dropped                 // not used, by request (DROP_MODE)
+	Locked                  // the chip keeps everybody out (secure NIC mode)
+	Rebooting               // ours; reset was asked for, gone from the bus or about to go
+)
+
+func (s State) String() string {
+	return [...]string{"gone", "probing", "attached", "contended", "requesting", "granting",
+		"dropped", "locked", "rebooting"}[s]
+}
+
+// Timing of the ownership protocol. The C daemon's rules are: an owner writes
+// its keepalive every 300 ms and looks for a request every 100 ms; a check
+// clears scratchpad 1 and polls it 100 times at 10 ms; a request is made 10
+// times at 100 ms; who grants one writes its answer for 1 s and drops off a
+// second later; who got the answer may take 2 s before its own check begins.
+// Source: rshim.c.
+const (
+	readyPoll      = 50 * time.Millisecond  // until the chip answers
+	keepalivePause = 300 * time.Millisecond // between looks at scratchpad 1
+	lostSight      = 900 * time.Millisecond // without a look: somebody may have checked in vain
+	probePause     = time.Second            // after a probe that failed
+
+	checkTime   = 1050 * time.Millisecond // of an access check, in which an owner would show
+	checkPoll   = 10 * time.Millisecond   // of scratchpad 1 meanwhile
+	theirCheck  = time.Second             // what a check by the C daemon takes at least
+	clearance   = 100 * time.Millisecond  // between our decision and theirs
+	baitAfter   = 350 * time.Millisecond  // into the check: an owner has shown by then
+	baitHold    = 100 * time.Millisecond  // for them to see it, however slowly they poll
+	baitWatch   = 600 * time.Millisecond  // afterwards, for who missed it
+	decideLimit = 500 * time.Millisecond  // from the last look to the keepalive, at most
+	holdWatch   = 400 * time.Millisecond  // for somebody else's keepalive while it is ours
+	settleTime  = 2500 * time.Millisecond // for what others are doing to come to its end
+
+	recheckPause = 5 * time.Second        // between looks whether an owner is gone
+	recheckTime  = 2 * time.Second        // of silence, to believe it
+	recheckPoll  = 25 * time.Millisecond  // of scratchpad 1 meanwhile
+	handedPause  = 10 * time.Second       // before the first look after a hand-over
+	lockedPause  = time.Second            // between looks whether it is still locked
+	requestTry   = 100 * time.Millisecond // from a request to the look for an answer
+	requestTries = 12                     // untouched: nobody is there
+	requestLimit = 5 * time.Second        // for an owner to answer
+	retractTime  = 500 * time.Millisecond // for an answer that crosses the withdrawal
+	forceLimit   = 10 * time.Second       // of all of it
+	grantPoll    = 50 * time.Millisecond
+	grantLimit   = 4 * time.Second // for a requester to go on
+)
+
+// step is a state as it is lived: it returns when it is over, with what comes
+// next. When its context ends it returns soon, and what it returns is of no
+// interest.
+type step func(ctx context.Context) step
+
+// command is what an operator wants: it ends the current step.
+type command struct {
+	take   func(ctx context.Context) step // the step that carries it out
+	unless func(State) bool               // in this state there is nothing to do
+	done   chan error                     // gets the outcome; holds one
+}
+
+// live goes from state to state until ctx ends.
+func (s *session) live(ctx context.Context) error {
+	next := s.probe
+	if s.d.wantsDrop() {
+		next = s.dropped
+	}
+	for ctx.Err() == nil {
+		next = s.take(ctx, next)
+	}
+	return ctx.Err()
+}
+
+// take takes a step. A command ends it and determines the next one.
+func (s *session) take(ctx context.Context, now step) (next step) {
+	inner, end := context.WithCancel(ctx)
+	defer end()
+	over := make(chan step, 1)
+	go func() { over <- now(inner) }()
+	for {
+		select {
+		case next = <-over:
+			return next
+		case c := <-s.commands:
+			if state, _ := s.d.State(); c.unless(state) {
+				c.done <- nil
+				continue
+			}
+			end()
+			<-over
+			return c.take
+		}
+	}
+}
+
+// command has a command carried out, and waits for its outcome.
+func (s *session) command(ctx context.Context, unless func(State) bool, take func(ctx context.Context) (step, error)) error {
+	c := command{unless: unless, done: make(chan error, 1)}
+	c.take = func(ctx context.Context) step {
+		next, err := take(ctx)
+		c.done <- err
+		return next
+	}
+	select {
+	case s.commands <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.over:
+		return ErrGone
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.over:
+		return ErrGone
+	}
+}
+
+// probe finds out whether the RShim can be ours.
+func (s *session) probe(ctx context.Context) step {
+	next, _ := s.tryAttach(ctx)
+	return next
+}
+
+// tryAttach attaches, or tells why not and what to do instead.
+func (s *session) tryAttach(ctx context.Context) (next step, err error) {
+	fresh, err := s.attach(ctx)
+	switch {
+	case err == nil && s.d.beside:
+		return idle, nil
+	case err == nil:
+		return s.attached(fresh), nil
+	}
+	if ctx.Err() != nil {
+		return s.probe, err
+	}
+	if !errors.Is(err, errUnsettled) && errors.Is(err, ErrNotOwner) {
+		s.d.log.Info("another backend already attached")
+		s.d.update(func() { s.d.awaited = time.Time{} }) // whatever resets now, it is not ours
+		if s.d.forceOnce() {
+			s.enter(Contended, "another backend is attached")
+			return s.forceStep, err
+		}
+	}
+	return s.refused(err), err
+}
+
+// refused is the step after an attempt to attach that has failed.
+func (s *session) refused(err error) step {
+	switch {
+	case errors.Is(err, errUnsettled):
+		s.enter(Contended, err.Error())
+		return s.contended(settleTime, true)
+	case errors.Is(err, ErrNotOwner):
+		s.enter(Contended, "another backend is attached")
+		return s.contended(recheckPause, false)
+	case errors.Is(err, ErrLocked):
+		return s.locked
+	}
+	if s.enter(Probing, err.Error()) {
+		s.d.log.Warn("not attached", "op", "attach", "err", err)
+	}
+	return func(ctx context.Context) step {
+		sleep(ctx, probePause)
+		return s.probe
+	}
+}
+
+// attached is the life of a device that is ours. It ends when the chip has reset
+// without leaving the bus, when somebody else has, or is to have, the RShim, or
+// with ctx. fresh means that nobody else can have used its TMFIFO.
+func (s *session) attached(fresh bool) step {
+	return func(ctx context.Context) step {
+		ctx, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() { s.follow(ctx) })
+		wg.Go(func() { s.tmfifo(ctx, !fresh) })
+		return s.keep(ctx)
+	}
+}
+
+// contended waits for the owner to be gone, first for a while. With again it
+// looks even if nobody has asked for that, since it is not known that there is
+// an owner.
+func (s *session) contended(pause time.Duration, again bool) step {
+	return func(ctx context.Context) step {
+		for {
+			s.d.mu.Lock()
+			auto, changed := !s.d.set.noAutoAttach, s.d.changed
+			s.d.mu.Unlock()
+			if !auto && !again {
+				select {
+				case <-changed:
+					continue
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			if !sleep(ctx, jitter(pause)) {
+				return nil
+			}
+			fresh, err := s.reclaim(ctx)
+			switch {
+			case err == nil:
+				return s.attached(fresh)
+			case ctx.Err() != nil:
+				return nil
+			case errors.Is(err, ErrLocked):
+				return s.locked
+			case errors.Is(err, errUnsettled):
+				pause = settleTime
+				continue
+			case errors.Is(err, ErrNotOwner):
+				s.enter(Contended, "another backend is attached")
+				again = false
+			}
+			pause = recheckPause
+		}
+	}
+}
+
+// locked waits for the chip to let drivers in again. Then it is probed: others
+// wait for that, too.
+func (s *session) locked(ctx context.Context) step {
+	s.enter(Locked, "the chip keeps drivers out (secure NIC mode)")
+	for sleep(ctx, lockedPause) {
+		if v, err := s.scratchpad1(ctx); err == nil && v != reg.Locked {
+			s.enter(Probing, "unlocked")
+			return s.probe
+		}
+	}
+	return nil
+}
+
+// dropped leaves the RShim alone.
+func (s *session) dropped(ctx context.Context) step {
+	s.enter(Dropped, "DROP_MODE is set")
+	return idle(ctx)
+}
+
+// idle waits for a command.
+func idle(ctx context.Context) step {
+	<-ctx.Done()
+	return nil
+}
+
+// enter changes the state, if it is not the state already with that reason. Any
+// state but Attached ends the ownership: nobody uses the chip when it returns.
+// Attached is entered by enterAttached alone.
+func (s *session) enter(state State, reason string) (changed bool) {
+	s.d.update(func() {
+		changed = s.d.state != state || s.d.reason != reason
+		s.d.state, s.d.reason = state, reason
+	})
+	s.letGo()
+	if changed {
+		s.d.log.Info("state", "state", state.String(), "reason", reason)
+	}
+	return changed
+}
+
+// letGo ends the ownership, if it is ours: from when it returns on nobody writes
+// to the chip, or moves the boot stream.
+func (s *session) letGo() {
+	s.d.mu.Lock()
+	held, b := s.release, s.d.boot
+	s.mine, s.release = false, nil
+	s.d.mu.Unlock()
+	if held == nil {
+		return
+	}
+	held()
+	if b != nil && !s.ended() {
+		b.evict(s)
+	}
+}
+
+// SetDrop sets the drop mode: with drop, the RShim is given up and the chip not
+// touched any more; without, it is attached again, and the error is ErrNotOwner
+// when somebody else owns it by then. It cannot be given up during a push, which
+// is ErrBusy.
+func (d *Device) SetDrop(ctx context.Context, drop bool) error {
+	return d.opError("drop mode", d.setDrop(ctx, drop))
+}
+
+func (d *Device) setDrop(ctx context.Context, drop bool) error {
+	busy := false
+	d.update(func() {
+		if busy = drop && d.boot != nil; !busy {
+			d.drop = drop
+		}
+	})
+	if busy {
+		return fmt.Errorf("%w: it would be lost", ErrBusy)
+	}
+	s := d.session()
+	if s == nil {
+		return nil // it counts when the device comes
+	}
+	if drop {
+		d.log.Info(fmt.Sprintf("rshim%d entering drop mode", d.index))
+		return s.command(ctx, func(now State) bool { return now == Dropped }, s.giveUp)
+	}
+	return s.command(ctx, func(now State) bool { return now == Attached || now == Rebooting }, func(ctx context.Context) (step, error) {
+		s.enter(Probing, "DROP_MODE was cleared")
+		return s.tryAttach(ctx)
+	})
+}
+
+// giveUp gives the RShim up, in whatever state it is.
+func (s *session) giveUp(ctx context.Context) (step, error) {
+	s.d.mu.Lock()
+	mine := s.mine
+	s.d.mu.Unlock()
+	s.letGo()
+	if mine {
+		_ = s.say(ctx, 0) // others need not wait for the keepalive to be missing
+	}
+	s.enter(Dropped, "DROP_MODE is set")
+	return s.dropped, nil
+}
+
+// wantsDrop reports whether the device is to be left alone.
+func (d *Device) wantsDrop() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.drop
+}
+
+// forceOnce reports, once, whether an owner that is found is to be asked for the
+// RShim.
+func (d *Device) forceOnce() (force bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	force, d.force = d.force, false
+	return force
+}
