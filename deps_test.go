@@ -47,7 +47,7 @@ var layers = []struct {
 		},
 	},
 	{
-		"L1 operating system", []string{"usbbackend", "i2c", "mctp/afmctp", "ncsi/netlink", "internal/cuse", "internal/tap", "internal/uevent"},
+		"L1 operating system", []string{"usbbackend", "i2c", "mctp/afmctp", "ncsi/netlink", "internal/cuse", "internal/tap", "internal/uevent", "internal/sdnotify"},
 		map[string]string{
 			"net/http": "too big", module + "cmd/": "nothing imports a command",
 			module + "dbus": "L3 is above", module + "redfish": "L3 is above", module + "internal/devnode": "L3 is above",

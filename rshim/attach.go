@@ -28,8 +28,9 @@ func (s *session) attach(ctx context.Context) (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	switch fresh = s.hasReset(sp1); {
-	case s.d.beside:
+	switch fresh = s.hasReset(ctx, sp1); {
+	case sp1 == reg.Locked:
+		err = ErrLocked
 	case fresh:
 		// It was ours before, but the reset has cleared the keepalive.
 		err = s.confirm(ctx)
@@ -45,7 +46,7 @@ func (s *session) attach(ctx context.Context) (fresh bool, err error) {
 // finishAttach begins the ownership that a check has given us.
 func (s *session) finishAttach(ctx context.Context, reason string) error {
 	s.d.update(func() {
-		s.mine = true
+		s.mine, s.debugCode, s.d.force = true, 0, false
 		if s.release == nil {
 			s.held, s.release = context.WithCancel(context.Background())
 		}
@@ -72,6 +73,7 @@ func (s *session) enterAttached(opn, reason string) bool {
 			state, reason = Rebooting, "reset"
 		}
 		s.opn, s.d.state, s.d.reason = opn, state, reason
+		s.d.others = false
 		s.d.mux.setUp(true)
 	})
 	if !back {
@@ -93,10 +95,16 @@ func (s *session) scratchpad1(ctx context.Context) (uint64, error) {
 // hasReset reports whether the chip, which has sp1 in scratchpad 1, is back
 // from a reset that we asked for. A reset clears the scratchpads: as long as
 // our keepalive stands there, it is still to come.
-func (s *session) hasReset(sp1 uint64) (ours bool) {
+func (s *session) hasReset(ctx context.Context, sp1 uint64) (ours bool) {
+	s.d.mu.Lock()
+	awaited := !s.d.awaited.IsZero()
+	s.d.mu.Unlock()
+	held := false
+	if awaited && sp1 != reg.Keepalive {
+		held, _ = s.resetHeld(ctx)
+	}
 	s.d.update(func() {
-		ours = !s.d.awaited.IsZero() && sp1 != reg.Keepalive
-		if ours {
+		if ours = !s.d.awaited.IsZero() && sp1 != reg.Keepalive && !held; ours {
 			s.d.resets++
 			s.d.awaited, s.d.resetErr = time.Time{}, nil
 		}
@@ -134,17 +142,24 @@ func (s *session) ready(ctx context.Context) error {
 // keep keeps the ownership up, and returns what comes after it; nil when ctx has
 // ended.
 func (s *session) keep(ctx context.Context) step {
-	for sleep(ctx, keepalivePause) {
+	for pause := keepalivePause; sleep(ctx, pause); {
 		s.d.mu.Lock()
 		until := s.d.awaited
 		s.d.mu.Unlock()
+		var next step
 		if !until.IsZero() {
 			s.seen = time.Now() // nobody sees a keepalive anyhow
-			if s.resetInPlace(ctx) {
-				return s.probe
-			}
-		} else if next := s.keepalive(ctx); next != nil {
+			next = s.resetInPlace(ctx)
+		} else {
+			next = s.keepalive(ctx)
+		}
+		if next != nil {
 			return next
+		}
+		// A request that is written again and again leaves the keepalive little
+		// time to be seen by somebody else who is checking.
+		if pause = keepalivePause; time.Since(s.denied) < refuseTime {
+			pause = refusePause
 		}
 	}
 	return nil
@@ -157,22 +172,30 @@ func (s *session) keepalive(ctx context.Context) step {
 	if err != nil {
 		return nil
 	}
+	return s.answer(ctx, v)
+}
+
+// answer is keepalive for a scratchpad 1 that reads v.
+func (s *session) answer(ctx context.Context, v uint64) step {
 	s.d.mu.Lock()
 	debug := s.debugCode != 0
 	s.d.mu.Unlock()
 	last := s.seen
 	s.seen = time.Now()
 	switch {
-	case debug && v != reg.OwnershipRequest:
-		return nil
 	case v == reg.Locked:
 		s.d.log.Info(fmt.Sprintf("rshim%d set to locked mode", s.d.index))
 		return s.locked
+	case debug && v != reg.OwnershipRequest:
+		return nil
 	case v == reg.OwnershipRequest:
 		if s.d.grantable() {
 			return s.grant
 		}
-		s.d.log.Info(fmt.Sprintf("rshim%d refuses an ownership transfer request during a push", s.d.index))
+		if time.Since(s.denied) > refuseTime {
+			s.d.log.Info(fmt.Sprintf("rshim%d refuses an ownership transfer request during a push", s.d.index))
+		}
+		s.denied = time.Now()
 	case s.seen.Sub(last) > lostSight:
 		return s.reassure(ctx, s.seen.Sub(last))
 	case v == reg.Keepalive:
@@ -249,11 +272,21 @@ func (s *session) reset(ctx context.Context) error {
 }
 
 // resetInPlace looks whether a chip that is still on the bus has reset all the
-// same: then scratchpad 1 is no longer what we wrote.
-func (s *session) resetInPlace(ctx context.Context) bool {
-	if v, err := s.read(ctx, s.regs.Scratchpad1, 8); err == nil && v == 0 {
-		s.d.log.Info("the chip has reset without leaving the bus")
-		return true
+// same: then scratchpad 1 is no longer what we wrote. Until it has, the ownership
+// is kept up.
+func (s *session) resetInPlace(ctx context.Context) (next step) {
+	s.d.mu.Lock()
+	code := s.debugCode
+	s.d.mu.Unlock()
+	v, err := s.scratchpad1(ctx)
+	if err == nil && v != reg.Keepalive && (code == 0 || v != code) {
+		switch held, err := s.resetHeld(ctx); {
+		case held:
+			next = s.answer(ctx, v)
+		case err == nil:
+			s.d.log.Info("the chip has reset without leaving the bus")
+			return s.probe
+		}
 	}
 	s.d.mu.Lock()
 	late := !s.d.awaited.IsZero() && time.Now().After(s.d.awaited)
@@ -265,5 +298,18 @@ func (s *session) resetInPlace(ctx context.Context) bool {
 			s.d.state, s.d.reason = Attached, "the chip did not reset"
 		})
 	}
-	return false
+	return next
+}
+
+// resetHeld reports whether the chip is certain to hold the reset that we asked
+// for back: others may have written to scratchpad 1 what it would read after it.
+// Pending is only to be seen while resets are disabled; a reset clears both.
+// Source: EDK2's rsh.h for BlueField.
+func (s *session) resetHeld(ctx context.Context) (bool, error) {
+	control, err := s.read(ctx, s.regs.ResetControl, 8)
+	if err == nil && reg.Bad(control) {
+		err = ErrNotReady
+	}
+	const held = reg.ResetPending | reg.ResetDisable
+	return err == nil && control&held == held, err
 }

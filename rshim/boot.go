@@ -30,6 +30,7 @@ type BootStream struct {
 	opened time.Time
 
 	closed atomic.Bool
+	lost   atomic.Bool     // the RShim has been taken from it
 	open   context.Context // ends when Close is called
 	cut    context.CancelFunc
 	turn   chan struct{} // filled by whoever uses what is below
@@ -107,6 +108,9 @@ func (b *BootStream) Write(ctx context.Context, p []byte) (int, error) {
 	select {
 	case b.turn <- struct{}{}:
 	default:
+		if b.lost.Load() {
+			return 0, b.d.opError("boot write", ErrNotOwner)
+		}
 		return 0, b.d.opError("boot write", ErrBusy)
 	}
 	defer func() { <-b.turn }()
@@ -190,6 +194,7 @@ func (b *BootStream) evict(s *session) {
 	if !using {
 		return
 	}
+	b.lost.Store(true)
 	select {
 	case b.turn <- struct{}{}: // as fast as a Write can be interrupted
 		defer func() { <-b.turn }()

@@ -4,6 +4,7 @@ package rshim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -87,7 +88,10 @@ func (b *BootStream) setBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bootBackLimit)
 	defer cancel()
 	if err := s.bootBack(ctx); err != nil && !s.ended() {
-		return err
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = os.ErrDeadlineExceeded
+		}
+		return fmt.Errorf("the boot source is not set back: %w", err)
 	}
 	return nil
 }

@@ -37,9 +37,6 @@ type Options struct {
 	GrantDuringPush bool // GRANT_DURING_PUSH 1: an ownership request is granted even during a push
 	Drop            bool // DROP_MODE 1: begin with the device left alone
 	Force           bool // FORCE_MODE 1: should there be an owner, ask it once for the RShim
-	// SkipAccessCheck makes the registers usable beside whoever owns the RShim,
-	// and nothing else.
-	SkipAccessCheck bool
 
 	Logger *slog.Logger
 }
@@ -65,10 +62,9 @@ type settings struct {
 
 // Device is one DPU, rshimN.
 type Device struct {
-	index  int
-	log    *slog.Logger
-	back   time.Duration // Options.ReturnTimeout
-	beside bool          // Options.SkipAccessCheck
+	index int
+	log   *slog.Logger
+	back  time.Duration // Options.ReturnTimeout
 
 	logs    logStore
 	console *Console
@@ -83,6 +79,7 @@ type Device struct {
 	sess     *session // nil while Gone, and in a reboot
 	set      settings
 	drop     bool      // it is to be left alone
+	others   bool      // another backend owns it, or did when it was last on the bus
 	force    bool      // its owner is to be asked for it, should there be one
 	resets   int       // of ours that the chip has come back from
 	awaited  time.Time // until when a reset of ours may take; zero: none
@@ -102,7 +99,6 @@ func New(index int, o Options) *Device {
 		index:   index,
 		log:     log.With("device", fmt.Sprintf("rshim%d", index)),
 		back:    orDefault(o.ReturnTimeout, defaultReturnTimeout),
-		beside:  o.SkipAccessCheck,
 		changed: make(chan struct{}),
 		drop:    o.Drop,
 		force:   o.Force,

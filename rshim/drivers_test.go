@@ -78,11 +78,10 @@ type drivers struct {
 	dpu   *bluefield.DPU
 	wg    sync.WaitGroup
 
+	mu    sync.Mutex
 	ours  []*rshim.Device
 	hosts []*bluefield.Host
-
-	mu  sync.Mutex
-	log []string
+	log   []string
 }
 
 func newDrivers(t *testing.T, seed uint64, g reg.Generation) *drivers {
@@ -139,7 +138,9 @@ func (r *drivers) stretch() func(time.Duration) time.Duration {
 // device starts one of ours.
 func (r *drivers) device(o rshim.Options) *rshim.Device {
 	d := rshim.New(len(r.ours), o)
+	r.mu.Lock()
 	r.ours = append(r.ours, d)
+	r.mu.Unlock()
 	b := &regBackend{dpu: r.dpu, latency: r.latency(), gone: make(chan struct{})}
 	r.wg.Go(func() { _ = d.Serve(r.ctx, b) })
 	r.wg.Go(func() {
@@ -169,7 +170,9 @@ func (r *drivers) host(o bluefield.HostOptions) (*bluefield.Host, context.Cancel
 		r.alone()
 	}
 	h := bluefield.NewHost(r.dpu, o)
+	r.mu.Lock()
 	r.hosts = append(r.hosts, h)
+	r.mu.Unlock()
 	ctx, kill := context.WithCancel(r.ctx)
 	r.wg.Go(func() { _ = h.Run(ctx) })
 	return h, kill
@@ -183,6 +186,8 @@ func owns(d *rshim.Device) bool {
 
 // owners is how many there are.
 func (r *drivers) owners() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, d := range r.ours {
 		if owns(d) {
 			n++
@@ -226,10 +231,7 @@ func (r *drivers) within(d time.Duration) bool {
 // the RShim, drop it, and die; with random latencies of each register access and
 // timers that are late: never two owners, and one in the end.
 func TestR5OneOwner(t *testing.T) {
-	seeds := uint64(1000)
-	if testing.Short() {
-		seeds = 100
-	}
+	const seeds = uint64(1000 / seedShare)
 	for _, kind := range []string{"ours against the C daemon's rules", "ours against ours"} {
 		t.Run(kind, func(t *testing.T) {
 			for seed := range seeds {
@@ -249,10 +251,7 @@ func TestR5OneOwner(t *testing.T) {
 // alone make two owners.
 func TestR5ChecksEndTogether(t *testing.T) {
 	const ourCheck, ourBait, theirPolls = 1050 * time.Millisecond, 350 * time.Millisecond, 100
-	seeds := uint64(2000)
-	if testing.Short() {
-		seeds = 200
-	}
+	const seeds = uint64(2000 / seedShare)
 	taken := 0
 	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {

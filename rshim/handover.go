@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
@@ -40,28 +39,19 @@ func (d *Device) forceNow(ctx context.Context) (r ForceResult, err error) {
 	if s == nil {
 		return r, ErrGone
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, forceLimit, os.ErrDeadlineExceeded)
-	defer cancel()
 	d.update(func() { d.drop = false })
 	d.log.Info(fmt.Sprintf("rshim%d executing Force command", d.index))
 	result := make(chan ForceResult, 1)
-	err = s.command(ctx, func(now State) bool { return now == Attached || now == Rebooting },
-		func(ctx context.Context) (step, error) {
-			next, r, err := s.force(ctx)
-			result <- r
-			return next, err
-		})
-	if err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, os.ErrDeadlineExceeded) {
-			err = fmt.Errorf("%w: %w", ErrNotReady, cause)
-		}
-		return r, err
-	}
+	err = s.command(ctx, []State{Attached, Rebooting}, func(ctx context.Context) (step, error) {
+		next, r, err := s.force(ctx)
+		result <- r
+		return next, err
+	})
 	select {
 	case r = <-result:
 	default: // there was nothing to do
 	}
-	return r, nil
+	return r, err
 }
 
 // forceStep is force without anybody who waits for its outcome.
@@ -74,7 +64,7 @@ func (s *session) forceStep(ctx context.Context) step {
 func (s *session) force(ctx context.Context) (next step, r ForceResult, err error) {
 	s.enter(Requesting, "asking its owner (FORCE)")
 	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, forceLimit)
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
 	r = ForceNoOwner
 	granted, err := s.ask(ctx)
@@ -109,6 +99,14 @@ func (s *session) ask(ctx context.Context) (granted bool, err error) {
 	if err := s.ready(ctx); err != nil {
 		return false, err
 	}
+	if v, err := s.scratchpad1(ctx); err == nil && v == reg.Locked {
+		return false, ErrLocked
+	}
+	defer func() {
+		if err != nil {
+			s.retract()
+		}
+	}()
 	for end, untouched := time.Now().Add(requestLimit), 0; time.Now().Before(end); {
 		if err := s.say(ctx, reg.OwnershipRequest); err != nil {
 			return false, err
@@ -132,12 +130,7 @@ func (s *session) ask(ctx context.Context) (granted bool, err error) {
 			}
 		}
 	}
-	// The owner must not grant what nobody waits for any more.
-	if v, err := s.scratchpad1(ctx); err == nil && v == reg.OwnershipRequest {
-		if err := s.say(ctx, 0); err != nil {
-			return false, err
-		}
-	}
+	s.retract()
 	for end := time.Now().Add(retractTime); time.Now().Before(end) && sleep(ctx, checkPoll); {
 		if v, err := s.scratchpad1(ctx); err == nil && v == reg.OwnershipAck {
 			return true, nil
@@ -146,11 +139,21 @@ func (s *session) ask(ctx context.Context) (granted bool, err error) {
 	return false, ErrNoAnswer
 }
 
+// retract withdraws a request: the owner must not grant what nobody waits for any
+// more.
+func (s *session) retract() {
+	ctx, cancel := context.WithTimeout(s.life, retractTime)
+	defer cancel()
+	if v, err := s.scratchpad1(ctx); err == nil && v == reg.OwnershipRequest {
+		_ = s.say(ctx, 0)
+	}
+}
+
 // grantable reports whether a request may be granted now.
 func (d *Device) grantable() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.boot == nil && !d.bootBack || d.set.grantDuringPush
+	return d.awaited.IsZero() && (d.boot == nil && !d.bootBack || d.set.grantDuringPush)
 }
 
 // grant hands the RShim over to who has asked for it. Nothing interrupts that

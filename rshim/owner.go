@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,6 +73,8 @@ const (
 	readyPoll      = 50 * time.Millisecond  // until the chip answers
 	keepalivePause = 300 * time.Millisecond // between looks at scratchpad 1
 	lostSight      = 900 * time.Millisecond // without a look: somebody may have checked in vain
+	refusePause    = 25 * time.Millisecond  // between looks once a request was refused,
+	refuseTime     = 150 * time.Millisecond // until none has come for so long
 	probePause     = time.Second            // after a probe that failed
 
 	checkTime   = 1050 * time.Millisecond // of an access check, in which an owner would show
@@ -89,12 +92,13 @@ const (
 	recheckTime  = 2 * time.Second        // of silence, to believe it
 	recheckPoll  = 25 * time.Millisecond  // of scratchpad 1 meanwhile
 	handedPause  = 10 * time.Second       // before the first look after a hand-over
+	dropLimit    = time.Second            // for a chip to be told that it is given up
 	lockedPause  = time.Second            // between looks whether it is still locked
 	requestTry   = 100 * time.Millisecond // from a request to the look for an answer
 	requestTries = 12                     // untouched: nobody is there
 	requestLimit = 5 * time.Second        // for an owner to answer
 	retractTime  = 500 * time.Millisecond // for an answer that crosses the withdrawal
-	forceLimit   = 10 * time.Second       // of all of it
+	commandLimit = 10 * time.Second       // of all of it, and of every command
 	grantPoll    = 50 * time.Millisecond
 	grantLimit   = 4 * time.Second // for a requester to go on
 )
@@ -107,15 +111,26 @@ type step func(ctx context.Context) step
 // command is what an operator wants: it ends the current step.
 type command struct {
 	take   func(ctx context.Context) step // the step that carries it out
-	unless func(State) bool               // in this state there is nothing to do
+	unless []State                        // in these there is nothing to do
 	done   chan error                     // gets the outcome; holds one
 }
 
+// errOvertaken is the outcome of a command that another one has ended.
+var errOvertaken = errors.New("another command has come before it was done")
+
 // live goes from state to state until ctx ends.
 func (s *session) live(ctx context.Context) error {
+	s.d.mu.Lock()
+	drop, others := s.d.drop, s.d.others
+	s.d.mu.Unlock()
 	next := s.probe
-	if s.d.wantsDrop() {
+	switch {
+	case drop:
 		next = s.dropped
+	case others:
+		// Its owner may have reset it, for a push, and be silent for a moment.
+		s.enter(Contended, "another backend owned it before")
+		next = s.contended(settleTime, true)
 	}
 	for ctx.Err() == nil {
 		next = s.take(ctx, next)
@@ -134,7 +149,7 @@ func (s *session) take(ctx context.Context, now step) (next step) {
 		case next = <-over:
 			return next
 		case c := <-s.commands:
-			if state, _ := s.d.State(); c.unless(state) {
+			if state, _ := s.d.State(); slices.Contains(c.unless, state) {
 				c.done <- nil
 				continue
 			}
@@ -145,8 +160,11 @@ func (s *session) take(ctx context.Context, now step) (next step) {
 	}
 }
 
-// command has a command carried out, and waits for its outcome.
-func (s *session) command(ctx context.Context, unless func(State) bool, take func(ctx context.Context) (step, error)) error {
+// command has a command carried out, unless the state is one of some in which
+// there is nothing to do, and waits for its outcome, for 10 s.
+func (s *session) command(ctx context.Context, unless []State, take func(ctx context.Context) (step, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, commandLimit, ErrNotReady)
+	defer cancel()
 	c := command{unless: unless, done: make(chan error, 1)}
 	c.take = func(ctx context.Context) step {
 		next, err := take(ctx)
@@ -156,15 +174,18 @@ func (s *session) command(ctx context.Context, unless func(State) bool, take fun
 	select {
 	case s.commands <- c:
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-s.over:
 		return ErrGone
 	}
 	select {
 	case err := <-c.done:
+		if errors.Is(err, context.Canceled) && ctx.Err() == nil && !s.ended() {
+			err = errOvertaken
+		}
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-s.over:
 		return ErrGone
 	}
@@ -180,8 +201,6 @@ func (s *session) probe(ctx context.Context) step {
 func (s *session) tryAttach(ctx context.Context) (next step, err error) {
 	fresh, err := s.attach(ctx)
 	switch {
-	case err == nil && s.d.beside:
-		return idle, nil
 	case err == nil:
 		return s.attached(fresh), nil
 	}
@@ -209,6 +228,7 @@ func (s *session) refused(err error) step {
 		s.enter(Contended, "another backend is attached")
 		return s.contended(recheckPause, false)
 	case errors.Is(err, ErrLocked):
+		s.enter(Locked, lockedReason)
 		return s.locked
 	}
 	if s.enter(Probing, err.Error()) {
@@ -268,17 +288,21 @@ func (s *session) contended(pause time.Duration, again bool) step {
 				continue
 			case errors.Is(err, ErrNotOwner):
 				s.enter(Contended, "another backend is attached")
-				again = false
+				if again = false; s.d.forceOnce() {
+					return s.forceStep
+				}
 			}
 			pause = recheckPause
 		}
 	}
 }
 
+const lockedReason = "the chip keeps drivers out (secure NIC mode)"
+
 // locked waits for the chip to let drivers in again. Then it is probed: others
 // wait for that, too.
 func (s *session) locked(ctx context.Context) step {
-	s.enter(Locked, "the chip keeps drivers out (secure NIC mode)")
+	s.enter(Locked, lockedReason)
 	for sleep(ctx, lockedPause) {
 		if v, err := s.scratchpad1(ctx); err == nil && v != reg.Locked {
 			s.enter(Probing, "unlocked")
@@ -307,6 +331,7 @@ func (s *session) enter(state State, reason string) (changed bool) {
 	s.d.update(func() {
 		changed = s.d.state != state || s.d.reason != reason
 		s.d.state, s.d.reason = state, reason
+		s.d.others = state == Contended || state == Locked && s.d.others
 	})
 	s.letGo()
 	if changed {
@@ -355,9 +380,9 @@ func (d *Device) setDrop(ctx context.Context, drop bool) error {
 	}
 	if drop {
 		d.log.Info(fmt.Sprintf("rshim%d entering drop mode", d.index))
-		return s.command(ctx, func(now State) bool { return now == Dropped }, s.giveUp)
+		return s.command(ctx, []State{Dropped}, s.giveUp)
 	}
-	return s.command(ctx, func(now State) bool { return now == Attached || now == Rebooting }, func(ctx context.Context) (step, error) {
+	return s.command(ctx, []State{Attached, Rebooting, Probing, Locked}, func(ctx context.Context) (step, error) {
 		s.enter(Probing, "DROP_MODE was cleared")
 		return s.tryAttach(ctx)
 	})
@@ -369,15 +394,18 @@ func (s *session) giveUp(ctx context.Context) (step, error) {
 	mine := s.mine
 	s.d.mu.Unlock()
 	s.letGo()
+	ctx, cancel := context.WithTimeout(ctx, dropLimit)
+	defer cancel()
 	if mine {
 		_ = s.say(ctx, 0) // others need not wait for the keepalive to be missing
 	}
 	s.enter(Dropped, "DROP_MODE is set")
+	_, _ = s.scratchpad1(ctx) // refused, after what is under way
 	return s.dropped, nil
 }
 
-// wantsDrop reports whether the device is to be left alone.
-func (d *Device) wantsDrop() bool {
+// dropWanted reports whether the device is to be left alone.
+func (d *Device) dropWanted() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.drop

@@ -3,7 +3,9 @@
 package rshim
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -70,7 +72,11 @@ func (b *BootStream) finish(err error) {
 	b.d.update(func() { b.d.push, b.d.boot = p, nil })
 	log := b.d.log.With("bytes", p.Bytes, "elapsed", p.Elapsed.Round(time.Millisecond))
 	if err != nil {
-		log.Error(fmt.Sprintf("rshim%d boot failed", b.d.index), "op", "boot", "err", err)
+		what := "failed"
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			what = "timeout" // the C daemon's word, which people search logs for
+		}
+		log.Error(fmt.Sprintf("rshim%d boot %s", b.d.index, what), "op", "boot", "err", err)
 		return
 	}
 	log.Info(fmt.Sprintf("rshim%d boot close", b.d.index))

@@ -28,6 +28,7 @@ type session struct {
 	drain    chan chan struct{} // asks the log follower to look now
 	quiet    time.Time          // owned by own: no register access before
 	seen     time.Time          // owned by live: scratchpad 1, last, while it is ours
+	denied   time.Time          // owned by live: when a request was refused, last
 
 	// Guarded by d.mu.
 	opn       string
@@ -49,7 +50,12 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 		commands: make(chan command),
 		drain:    make(chan chan struct{}),
 	}
-	d.update(func() { d.sess, d.name, d.state, d.reason = s, b.Name(), Probing, "found on the bus" })
+	d.update(func() {
+		d.sess, d.name, d.state, d.reason = s, b.Name(), Probing, "found on the bus"
+		if d.drop {
+			d.state = Dropped // from the first moment on
+		}
+	})
 	d.log.Info("probing", "name", b.Name(), "generation", s.gen.String(), "revision", b.Revision())
 
 	g.Go(func() (err error) {
@@ -82,19 +88,26 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 	return errors.Join(err, b.Close())
 }
 
-// farewell sets the boot source back if the daemon ends during a push: nobody
-// will be there to do it later. It does without the register owner, whose
-// context has ended.
+// farewell sets the boot source back if the daemon ends during a push, and
+// withdraws a request for the RShim: nobody will be there to do it later. It does
+// without the register owner, whose context has ended.
 func (s *session) farewell() {
 	s.d.mu.Lock()
 	pushing := s.mine && (s.d.bootBack || s.d.boot != nil && !s.d.boot.skip)
+	asking := s.d.state == Requesting
 	s.d.mu.Unlock()
-	if !pushing {
+	if !pushing && !asking {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), farewellLimit)
 	defer cancel()
-	_ = s.b.WriteReg(ctx, s.regs.BootControl, 8, uint64(reg.BootEMMC))
+	if pushing {
+		_ = s.b.WriteReg(ctx, s.regs.BootControl, 8, uint64(reg.BootEMMC))
+		return
+	}
+	if v, err := s.b.ReadReg(ctx, s.regs.Scratchpad1, 8); err == nil && v == reg.OwnershipRequest {
+		_ = s.b.WriteReg(ctx, s.regs.Scratchpad1, 8, 0)
+	}
 }
 
 const farewellLimit = 200 * time.Millisecond

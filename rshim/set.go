@@ -72,6 +72,7 @@ type slot struct {
 	name    string // "": what it belonged to has another index since
 	gen     reg.Generation
 	device  *Device // nil when there is none
+	drop    bool    // it is to be left alone, as of when there was one last
 	serving bool
 }
 
@@ -152,7 +153,7 @@ func (set *Set) retire(s *slot) bool {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	if !s.serving {
-		s.device = nil
+		s.drop, s.device = s.device.dropWanted(), nil
 	}
 	return !s.serving
 }

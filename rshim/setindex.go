@@ -77,14 +77,17 @@ func (set *Set) claim(name string, gen reg.Generation) (_ *slot, fresh bool, err
 			s.name = "" // it was mapped to another one since
 		}
 	}
-	s := set.slots[i]
+	s, o := set.slots[i], set.device
 	if s == nil {
 		s = new(slot)
 		set.slots[i] = s
+	} else {
+		// That is for when it comes first.
+		o.Force, o.Drop = false, s.drop
 	}
 	s.name, s.gen, s.serving = name, gen, true
 	if s.device == nil {
-		s.device, fresh = New(i, set.device), true
+		s.device, fresh = New(i, o), true
 	}
 	return s, fresh, nil
 }

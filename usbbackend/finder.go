@@ -26,14 +26,21 @@ type Finder struct {
 	Host usb.Host
 	// Wake tells that something on the bus may have changed. Nil is fine:
 	// the bus is looked at every Rescan anyway.
-	Wake   <-chan struct{}
+	Wake <-chan struct{}
+	// Ping, not buffered, is received from when all that was on the bus has
+	// been looked at: who sends knows that Run makes progress. Nil is fine.
+	Ping   <-chan struct{}
 	Rescan time.Duration // 0 means 5 s
+	// Wants says whether a device is to be opened, by the name that it would
+	// have. It is asked at every look at the bus. Nil: all are.
+	Wants  func(name string, gen reg.Generation) bool
 	Logger *slog.Logger
 }
 
 // port is what the finder remembers of a place on the bus.
 type port struct {
 	address int       // of the enumeration seen last
+	known   bool      // it has been served before
 	serving bool      // that enumeration is being served
 	resets  int       // of the port, since it last enumerated at high speed
 	retry   time.Time // not to be tried again before
@@ -69,7 +76,8 @@ func (f *Finder) Run(ctx context.Context, adopt func(*Device) func(context.Conte
 		}
 		slices.SortFunc(infos, func(a, b usb.Info) int { return compareLocations(a.Location, b.Location) })
 		for _, info := range infos {
-			if _, ok := reg.GenerationOf(info.Vendor, info.Product); !ok {
+			gen, ok := reg.GenerationOf(info.Vendor, info.Product)
+			if !ok {
 				continue
 			}
 			p := ports[info.Location]
@@ -77,7 +85,7 @@ func (f *Finder) Run(ctx context.Context, adopt func(*Device) func(context.Conte
 				p = new(port)
 				ports[info.Location] = p
 			}
-			if p.serving {
+			if p.serving || f.Wants != nil && !f.Wants(NameOf(info.Location), gen) {
 				continue
 			}
 			d := f.open(ctx, log.With("device", NameOf(info.Location)), info, p)
@@ -92,6 +100,9 @@ func (f *Finder) Run(ctx context.Context, adopt func(*Device) func(context.Conte
 			wg.Go(func() {
 				err := serve(ctx)
 				log.Debug("no longer served", "device", d.Name(), "err", err)
+				if ctx.Err() == nil && gone(d) {
+					log.Info("USB device leaving", "device", d.Name())
+				}
 				select {
 				case ended <- info.Location:
 				case <-ctx.Done():
@@ -104,6 +115,7 @@ func (f *Finder) Run(ctx context.Context, adopt func(*Device) func(context.Conte
 			// Should it still be there, it is not taken up again at once.
 			ports[l].serving, ports[l].retry = false, time.Now().Add(retryPause)
 		case <-f.Wake:
+		case <-f.Ping:
 		case <-timer.C:
 		case <-ctx.Done():
 		}
@@ -114,11 +126,21 @@ func (f *Finder) Run(ctx context.Context, adopt func(*Device) func(context.Conte
 	}
 }
 
+func gone(d *Device) bool {
+	select {
+	case <-d.Gone():
+		return true
+	default:
+		return false
+	}
+}
+
 // open opens a device that is not being served, nil if that cannot be now.
 func (f *Finder) open(ctx context.Context, log *slog.Logger, info usb.Info, p *port) *Device {
 	if info.Address != p.address {
 		p.address, p.retry = info.Address, time.Time{}
 		log.Info("USB device detected", "speed", info.Speed.String())
+		log.Info("Probing " + NameOf(info.Location))
 	}
 	if time.Now().Before(p.retry) {
 		return nil
@@ -143,6 +165,10 @@ func (f *Finder) open(ctx context.Context, log *slog.Logger, info usb.Info, p *p
 	}
 	if info.Speed >= usb.SpeedHigh {
 		p.resets = 0
+	}
+	if !p.known {
+		p.known = true
+		log.Info("create rshim " + d.Name())
 	}
 	return d
 }

@@ -95,7 +95,7 @@ func (d *DPU) read(a reg.Addr) uint64 {
 		return d.memRsp
 	case m.ResetControl:
 		if d.resetting {
-			return reg.ResetPending | d.plain[a]
+			return reg.ResetPending | reg.ResetDisable | d.plain[a]
 		}
 	}
 	if a.Channel == reg.ChanYU && d.cfg.Generation == reg.BlueField3 {
