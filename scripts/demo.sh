@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Boots a simulated BlueField from a BFB: what "make demo" shows. It needs Go
-# and nothing else: no root, no hardware.
+# Takes the RShim of a simulated BlueField over from its host and boots it from a
+# BFB: what "make demo" shows. It needs Go and nothing else: no root, no hardware.
 #
 #	demo.sh [bf2|bf3]
 set -eu
@@ -28,7 +28,13 @@ bin/bmc-rshim push -simulate "$chip" "$out/other.bfb" || code=$?
 echo "exit code $code"
 [ $code -eq 3 ]
 
-title "Push the right one to a simulated ${chip} over USB at 8 MB/s, and follow it until it is ready"
-set -- push -simulate "$chip" -sim-rate 8000000 -sim-scale 0.4 -status -config "$out/bf.cfg" "$out/demo.bfb"
+title "The host has the RShim of another one: nothing is touched unless it is taken over"
+code=0
+bin/bmc-rshim push -simulate "$chip" -sim-host "$out/demo.bfb" || code=$?
+echo "exit code $code"
+[ $code -eq 6 ]
+
+title "Take it over by FORCE, push to the simulated $chip over USB at 8 MB/s, and follow it until it is ready"
+set -- push -simulate "$chip" -sim-host -force -sim-rate 8000000 -sim-scale 0.4 -status -config "$out/bf.cfg" "$out/demo.bfb"
 echo "\$ bmc-rshim $*"
 exec bin/bmc-rshim "$@"

@@ -19,6 +19,7 @@ import (
 type usbBus struct {
 	host usb.Host
 	wake <-chan struct{}                 // something has changed; nil: not told
+	ping <-chan struct{}                 // see usbbackend.Finder; nil: nobody asks
 	run  func(ctx context.Context) error // what has to run for it; nil: nothing
 }
 
@@ -54,7 +55,7 @@ func listen(ctx context.Context, wake chan<- struct{}) error {
 // serve serves every RShim on the bus as one of the set's devices until ctx
 // ends.
 func (b *usbBus) serve(ctx context.Context, set *rshim.Set, log *slog.Logger) error {
-	finder := usbbackend.Finder{Host: b.host, Wake: b.wake, Logger: log}
+	finder := usbbackend.Finder{Host: b.host, Wake: b.wake, Ping: b.ping, Wants: set.Wants, Logger: log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return set.Run(ctx) })
 	g.Go(func() error {

@@ -3,84 +3,101 @@
 package main
 
 import (
-	"bufio"
-	"fmt"
-	"io"
-	"strconv"
-	"strings"
+	"maps"
 	"time"
+
+	"github.com/bluefield-go/bmc-rshim/rshim"
 )
 
-// conf is what /etc/rshim.conf sets. 0 is the default.
+// conf is what /etc/rshim.conf sets.
 type conf struct {
-	displayLevel int
-	bootTimeout  time.Duration
-	usbTimeout   time.Duration
+	displayLevel    int
+	bootTimeout     int // seconds
+	usbTimeout      int // seconds
+	dropMode        int // this and what follows: 0 or 1
+	forceMode       int
+	autoAttach      int
+	grantDuringPush int
+
+	index   map[string]int  // of a device's name
+	blocked map[string]bool // devices' names
 }
 
-// remark is what is to be said about a line of the file.
-type remark struct {
-	line int  // from 1
-	bad  bool // the line is wrong, rather than just of no effect
-	text string
+// newConf is the configuration without a file.
+func newConf() conf {
+	c := conf{index: make(map[string]int), blocked: make(map[string]bool)}
+	for _, k := range confKeys {
+		if k.at != nil {
+			*k.at(&c) = k.def
+		}
+	}
+	return c
 }
 
-// readConf reads a file in the C daemon's format: a key and a value in a line,
-// and what comes after them does not matter; lines that begin with # are
-// comments. Lines that are wrong or of no effect do not keep the others from
-// being used. The error is one of r.
-func readConf(r io.Reader) (c conf, remarks []remark, err error) {
-	s := bufio.NewScanner(r)
-	for line := 1; s.Scan(); line++ {
-		f := strings.Fields(s.Text())
-		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
-			continue
-		}
-		m := remark{line: line, bad: true, text: "no value for " + f[0]}
-		if len(f) > 1 {
-			m.text, m.bad = c.set(f[0], f[1])
-		}
-		if m.text != "" {
-			remarks = append(remarks, m)
-		}
-	}
-	return c, remarks, s.Err()
+// confKey is a key that has a number for its value.
+type confKey struct {
+	name      string
+	low, high int
+	time      bool // in seconds
+	def       int
+	zero      int                // what 0 stands for, if it is not itself
+	at        func(c *conf) *int // nil: the key has no effect
+	idle      string             // why it has none
+	live      bool               // a change takes effect without a restart
 }
 
-// set sets a key and returns what there is to say.
-func (c *conf) set(key, value string) (text string, bad bool) {
-	number := func(low, high int, use func(n int)) (string, bool) {
-		n, err := strconv.Atoi(value)
-		if err != nil || n < low || n > high {
-			return fmt.Sprintf("%s is a number from %d to %d, not %q", key, low, high, value), true
-		}
-		use(n)
-		return "", false
+func (k *confKey) isSwitch() bool { return k.low == 0 && k.high == 1 }
+
+const overUSB = " over USB"
+
+// confKeys are the keys of the C daemon, and after its own those of ours.
+var confKeys = []confKey{
+	{name: "DISPLAY_LEVEL", high: 2, live: true, at: func(c *conf) *int { return &c.displayLevel }},
+	{name: "BOOT_TIMEOUT", low: 1, high: 86400, time: true, def: int(rshim.DefaultBootTimeout / time.Second), live: true,
+		at: func(c *conf) *int { return &c.bootTimeout }},
+	{name: "USB_TIMEOUT", high: 300, time: true, def: int(rshim.DefaultUSBTimeout / time.Second), zero: int(rshim.DefaultUSBTimeout / time.Second), live: true,
+		at: func(c *conf) *int { return &c.usbTimeout }},
+	{name: "DROP_MODE", high: 1, at: func(c *conf) *int { return &c.dropMode }},
+	{name: "FORCE_MODE", high: 1, at: func(c *conf) *int { return &c.forceMode }},
+	{name: "USB_RESET_DELAY", idle: ": a push waits for what the delay was to allow for"},
+	{name: "PCIE_RESET_DELAY", idle: overUSB},
+	{name: "PCIE_INTR_POLL_INTERVAL", idle: overUSB},
+	{name: "PCIE_HAS_VFIO", idle: overUSB},
+	{name: "PCIE_HAS_UIO", idle: overUSB},
+	{name: "AUTO_ATTACH", high: 1, def: 1, live: true, at: func(c *conf) *int { return &c.autoAttach }},
+	{name: "GRANT_DURING_PUSH", high: 1, live: true, at: func(c *conf) *int { return &c.grantDuringPush }},
+}
+
+// options are those of a device.
+func (c conf) options() rshim.Options {
+	return rshim.Options{
+		DisplayLevel:    c.displayLevel,
+		BootTimeout:     time.Duration(c.bootTimeout) * time.Second,
+		USBTimeout:      time.Duration(c.usbTimeout) * time.Second,
+		Drop:            c.dropMode != 0,
+		Force:           c.forceMode != 0,
+		NoAutoAttach:    c.autoAttach == 0,
+		GrantDuringPush: c.grantDuringPush != 0,
 	}
-	const later = " is not supported yet"
-	switch key {
-	case "DISPLAY_LEVEL":
-		return number(0, 2, func(n int) { c.displayLevel = n })
-	case "BOOT_TIMEOUT":
-		return number(1, 86400, func(n int) { c.bootTimeout = time.Duration(n) * time.Second })
-	case "USB_TIMEOUT":
-		return number(0, 300, func(n int) { c.usbTimeout = time.Duration(n) * time.Second })
-	case "DROP_MODE", "FORCE_MODE":
-		if value == "0" {
-			return "", false
-		}
-		return key + later, false
-	case "none":
-		return key + " " + value + later, false
-	case "USB_RESET_DELAY":
-		return key + " has no effect: a push waits for what the delay was to allow for", false
-	case "PCIE_RESET_DELAY", "PCIE_INTR_POLL_INTERVAL", "PCIE_HAS_VFIO", "PCIE_HAS_UIO":
-		return key + " has no effect over USB", false
-	}
-	if n, ok := strings.CutPrefix(key, "rshim"); ok {
-		if i, err := strconv.Atoi(n); err == nil && i >= 0 && i < 64 {
-			return key + " " + value + later, false
+}
+
+// changes lists the keys that differ in next: those that can be applied while
+// the daemon runs, and those that cannot.
+func (c *conf) changes(next *conf) (applied, later []string) {
+	for _, k := range confKeys {
+		switch {
+		case k.at == nil || *k.at(c) == *k.at(next):
+		case k.live:
+			applied = append(applied, k.name)
+		default:
+			later = append(later, k.name)
 		}
 	}
-	return fmt.Sprintf("unknown key %q", key), true
+	if !maps.Equal(c.index, next.index) {
+		applied = append(applied, "rshim<N>")
+	}
+	if !maps.Equal(c.blocked, next.blocked) {
+		applied = append(applied, "none")
+	}
+	return applied, later
 }

@@ -3,11 +3,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,11 +12,9 @@ import (
 	"sync"
 
 	"github.com/bluefield-go/bmc-rshim/internal/devnode"
+	"github.com/bluefield-go/bmc-rshim/internal/sdnotify"
 	"github.com/bluefield-go/bmc-rshim/rshim"
 )
-
-// defaultConf is read if it exists.
-const defaultConf = "/etc/rshim.conf"
 
 // daemonOptions are the flags of daemon.
 type daemonOptions struct {
@@ -28,29 +23,66 @@ type daemonOptions struct {
 	devRoot  string // "": no device files
 	logLevel string
 	version  bool
+	check    bool
+	pidFile  string // "": others may run beside this daemon
 	net      netOptions
 	sim      simFlags
+
+	hup  <-chan os.Signal // to read conf again
+	said conf             // what it said last
+
+	force bool // ask once for the ownership of a device that another has
+
+	// Of rshim's command line alone.
+	onlyName  string // the one device to serve, such as usb-2-1.7; "": all
+	onlyIndex *int   // its index; nil: as usual
+
+	notify *sdnotify.Notifier
+	ready  func() // called when what is on the bus is being served; may be nil
 }
 
 func daemon(ctx context.Context, e *env, args []string) error {
 	var o daemonOptions
 	fs := flags("daemon", "", "")
 	fs.StringVar(&o.conf, "conf", "", "configuration `file`; "+defaultConf+" is read if there is one")
+	fs.BoolVar(&o.check, "check-conf", false, "print what there is to say about the configuration file, as FILE:LINE: TEXT, and end:\n"+
+		"with exit code 0 if nothing is wrong, otherwise 1; notes say what is of no effect here")
 	fs.StringVar(&o.usb, "usb", "usbfs", "USB `backend`: "+backendNames())
 	fs.StringVar(&o.devRoot, "dev-root", "/dev", "`directory` of the device files")
 	fs.StringVar(&o.logLevel, "log-level", "notice", "`level`: error, warn, notice, info or debug, or 0 (nothing) to 4 (debug)")
+	fs.BoolVar(&o.force, "force", false, "ask the owner of each device once for the RShim, should it have one")
 	fs.BoolVar(&o.version, "version", false, "print the version")
+	fs.StringVar(&o.pidFile, "pid-file", pidFileByPlace, "`file` that lets a single daemon run, \"\" for none; by default\n"+
+		defaultPIDFile+", and none with -simulate or another -dev-root")
 	o.net.register(fs)
 	o.sim.register(fs)
 	if err := parse(e, fs, args, 0); err != nil {
 		return err
 	}
+	if o.pidFile == pidFileByPlace {
+		o.pidFile = ""
+		if o.devRoot == "/dev" && !o.sim.on() {
+			o.pidFile = defaultPIDFile
+		}
+	}
 	if o.version {
 		return versionCommand(ctx, e, nil)
+	}
+	if o.check {
+		return o.checkConf(e.stdout)
 	}
 	log, err := newLogger(e.stderr, o.logLevel)
 	if err != nil {
 		return usageError("daemon: %v", err)
+	}
+	o.notify = sdnotify.FromEnv()
+	return o.run(ctx, e, log)
+}
+
+// run is the daemon.
+func (o *daemonOptions) run(ctx context.Context, e *env, log *slog.Logger) error {
+	if e.hangups != nil {
+		o.hup = e.hangups()
 	}
 	bus, err := o.bus(e, log)
 	if err != nil {
@@ -68,6 +100,14 @@ func daemon(ctx context.Context, e *env, args []string) error {
 		}
 		log.Warn("no device files", "op", "cuse", "err", err)
 		o.devRoot = ""
+	}
+	if o.pidFile != "" {
+		l, err := takeLock(o.pidFile)
+		if err != nil {
+			return err
+		}
+		defer l.release()
+		log.Info("Created PID file: " + o.pidFile)
 	}
 	saveMemory()
 	saveWakeups()
@@ -91,36 +131,12 @@ func (o *daemonOptions) bus(e *env, log *slog.Logger) (*usbBus, error) {
 	return newBus(open(o.devRoot), log), nil
 }
 
-// readConf reads the configuration file and logs what there is to say.
-func (o *daemonOptions) readConf(log *slog.Logger) (conf, error) {
-	name := cmp.Or(o.conf, defaultConf)
-	f, err := os.Open(name)
-	if o.conf == "" && errors.Is(err, fs.ErrNotExist) {
-		return conf{}, nil
-	}
-	if err != nil {
-		return conf{}, err
-	}
-	defer f.Close()
-	c, remarks, err := readConf(f)
-	for _, r := range remarks {
-		level := slog.LevelInfo
-		if r.bad {
-			level = slog.LevelWarn
-		}
-		log.Log(context.Background(), level, fmt.Sprintf("%s:%d: %s", name, r.line, r.text))
-	}
-	if err != nil {
-		return c, fmt.Errorf("%s: %w", name, err)
-	}
-	return c, nil
-}
-
 // serveDevices serves what is on the bus until ctx ends.
 func (o *daemonOptions) serveDevices(ctx context.Context, c conf, bus *usbBus, log *slog.Logger) error {
-	so := rshim.SetOptions{Device: rshim.Options{
-		BootTimeout: c.bootTimeout, USBTimeout: c.usbTimeout, DisplayLevel: c.displayLevel, Logger: log,
-	}}
+	so := rshim.SetOptions{
+		Device: c.options(), Index: c.index, Blocked: c.blocked, OnlyName: o.onlyName, OnlyIndex: o.onlyIndex,
+	}
+	so.Device.Logger, so.Device.Force = log, so.Device.Force || o.force
 	if o.devRoot != "" {
 		so.Present = func(ctx context.Context, d *rshim.Device) {
 			var net sync.WaitGroup
@@ -132,7 +148,7 @@ func (o *daemonOptions) serveDevices(ctx context.Context, c conf, bus *usbBus, l
 			}
 		}
 	}
-	return bus.serve(ctx, rshim.NewSet(so), log)
+	return o.notified(ctx, bus, so, log)
 }
 
 // haveCUSE says what is missing if device files cannot be made.

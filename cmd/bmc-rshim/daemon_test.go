@@ -25,7 +25,7 @@ func TestDaemon(t *testing.T) {
 			time.AfterFunc(5*time.Second, fn.Unplug)
 			time.AfterFunc(7*time.Second, fn.Plug)
 		}
-		conf := file(r.t, []byte("BOOT_TIMEOUT 7\nFOO 1\nDROP_MODE 1\n"))
+		conf := file(r.t, []byte("BOOT_TIMEOUT 7\nFOO 1\nPCIE_HAS_UIO 1\n"))
 		ctx, cancel := context.WithCancel(r.t.Context())
 		var asked time.Time
 		time.AfterFunc(10*time.Second, func() { asked = time.Now(); cancel() })
@@ -34,7 +34,7 @@ func TestDaemon(t *testing.T) {
 			r.t.Errorf("the daemon ended after %v", late)
 		}
 		r.want(code, exitOK, "rshim0 attached", "name=usb-2-1.7", "disconnected", "no device files",
-			conf+`:2: unknown key \"FOO\"`, conf+":3: DROP_MODE is not supported yet", "ended by a signal")
+			conf+`:2: unknown key \"FOO\"`, conf+":3: PCIE_HAS_UIO has no effect over USB", "ended by a signal")
 		if n := strings.Count(r.stderr.String(), "rshim0 attached"); n != 2 {
 			r.t.Errorf("attached %d times, with one replug:\n%s", n, &r.stderr)
 		}

@@ -18,7 +18,7 @@ const (
 	exitUsage       = 2   // wrong command line
 	exitRefused     = 3   // push: the image is bad or for another chip; nothing was touched
 	exitDPU         = 4   // push: the DPU reported an error during its boot
-	exitTimeout     = 5   // the DPU, or the input, took too long
+	exitTimeout     = 5   // the DPU, the input or (force) the owner took too long
 	exitDevice      = 6   // no such device, or it cannot be used now; nothing was touched (console: or it went away)
 	exitInterrupted = 130 // by a signal
 )
@@ -29,7 +29,7 @@ const exitCodes = `exit codes:
   2    wrong command line
   3    push: the image is bad or for another chip; nothing was touched
   4    push: the DPU reported an error during its boot
-  5    the DPU, or the input, took too long
+  5    the DPU, the input or (force) the owner took too long
   6    no such device, or it cannot be used now; nothing was touched
        (console: or it went away)
   130  interrupted
@@ -60,7 +60,7 @@ func exitCode(err error) int {
 		return e.code
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, rshim.ErrNoAnswer), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
 	}
 	return exitFailed
@@ -68,7 +68,7 @@ func exitCode(err error) int {
 
 // unavailable gives an error of a device that cannot be used its exit code.
 func unavailable(err error) error {
-	for _, e := range []error{rshim.ErrGone, rshim.ErrNotOwner, rshim.ErrNotReady, rshim.ErrBusy, os.ErrNotExist, os.ErrPermission} {
+	for _, e := range []error{rshim.ErrGone, rshim.ErrNotOwner, rshim.ErrLocked, rshim.ErrNotReady, rshim.ErrBusy, os.ErrNotExist, os.ErrPermission} {
 		if errors.Is(err, e) {
 			return &exitError{exitDevice, err}
 		}

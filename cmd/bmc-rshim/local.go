@@ -40,7 +40,7 @@ func newLocal(ctx context.Context, bus *usbBus, name string) (*local, error) {
 	return l, nil
 }
 
-// attach waits for the set's device.
+// attach waits for the set's device, and until it is known whether it is ours.
 func (l *local) attach(ctx context.Context, set *rshim.Set, name string) error {
 	for len(set.Devices()) == 0 {
 		select {
@@ -56,7 +56,8 @@ func (l *local) attach(ctx context.Context, set *rshim.Set, name string) error {
 	for {
 		changed := l.d.Changed()
 		state, reason := l.d.State()
-		if state == rshim.Attached {
+		switch state {
+		case rshim.Attached, rshim.Contended, rshim.Locked:
 			return nil
 		}
 		select {
@@ -77,6 +78,11 @@ func (l *local) misc(ctx context.Context) (string, error) { return l.d.Misc(ctx)
 
 func (l *local) setMisc(ctx context.Context, commands string) error {
 	return l.d.WriteMisc(ctx, commands)
+}
+
+func (l *local) force(ctx context.Context) (rshim.ForceResult, error) {
+	r, err := l.d.Force(ctx)
+	return r, unavailable(err)
 }
 
 func (l *local) openBoot(ctx context.Context) (bootStream, error) {

@@ -9,9 +9,12 @@
 //	bmc-rshim status      show the devices
 //	bmc-rshim log         show a DPU's boot log
 //	bmc-rshim console     be on a DPU's console
+//	bmc-rshim force       take the RShim over from the host
+//	bmc-rshim release     give it up, and leave it alone
 //	bmc-rshim version     print the version
 //
-// Each command lists its flags with -h; exit codes are in exit.go.
+// Each command lists its flags with -h; exit codes are in exit.go. Called as
+// rshim, it has the command line of the C daemon; see rshim.go.
 package main
 
 import (
@@ -22,14 +25,17 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal kills
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	e := newEnv(os.Stdin, os.Stdout, os.Stderr)
+	if isRshim(os.Args[0]) {
+		os.Exit(rshimMain(ctx, e, os.Args[1:]))
+	}
+	os.Exit(runIn(ctx, e, os.Args[1:]))
 }
 
 // env is what a command runs in.
@@ -37,6 +43,8 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	simulate       func(simFlags) (*usbBus, error)
+	hangups        func() <-chan os.Signal // SIGHUPs from now on; nil: they are not caught
+	place          func(*daemonOptions)    // moves rshim's daemon, for tests; nil: it is the machine's
 }
 
 var commands = []struct {
@@ -48,11 +56,17 @@ var commands = []struct {
 	{"status", "show the devices", statusCommand},
 	{"log", "show a DPU's boot log", logCommand},
 	{"console", "be on a DPU's console", consoleCommand},
+	{"force", "take the RShim over from the host", forceCommand},
+	{"release", "give the RShim up, and leave it alone", releaseCommand},
 	{"version", "print the version", versionCommand},
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return runIn(ctx, &env{stdin: stdin, stdout: stdout, stderr: stderr, simulate: simulate}, args)
+	return runIn(ctx, newEnv(stdin, stdout, stderr), args)
+}
+
+func newEnv(stdin io.Reader, stdout, stderr io.Writer) *env {
+	return &env{stdin: stdin, stdout: stdout, stderr: stderr, simulate: simulate, hangups: hangups}
 }
 
 // runIn runs the command that args begin with and returns the exit code.
@@ -129,16 +143,4 @@ func parseBetween(e *env, fs *flag.FlagSet, args []string, least, most int) erro
 		return usageError("%s: %v; bmc-rshim %s -h shows the flags", fs.Name(), err, fs.Name())
 	}
 	return nil
-}
-
-func versionCommand(_ context.Context, e *env, args []string) error {
-	if err := parse(e, flags("version", "", ""), args, 0); err != nil {
-		return err
-	}
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	_, err := fmt.Fprintln(e.stdout, "bmc-rshim", version)
-	return err
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bluefield-go/bmc-rshim/internal/devnode"
 	"github.com/bluefield-go/bmc-rshim/rshim"
 )
 
@@ -59,7 +60,48 @@ func (n nodes) status(ctx context.Context) (status, error) {
 	if err != nil {
 		return status{}, err
 	}
-	return parseMisc(text).status(n.name), nil
+	s := parseMisc(text).status(n.name)
+	// What misc cannot tell; the C daemon does not know.
+	if state, reason, err := n.state(ctx); err == nil {
+		s.State, s.Reason = state, reason
+	}
+	return s, nil
+}
+
+func (n nodes) state(ctx context.Context) (state, reason string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, nodePatience)
+	defer cancel()
+	_, err = blocking(ctx, func() (_ struct{}, err error) {
+		r, err := devnode.OpenRegisters(filepath.Join(n.root, n.name, "rshim"))
+		if err == nil {
+			state, reason, err = r.State()
+			r.Close()
+		}
+		return struct{}{}, err
+	})
+	return state, reason, err
+}
+
+func (n nodes) force(ctx context.Context) (rshim.ForceResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*nodePatience)
+	defer cancel()
+	r, err := blocking(ctx, func() (rshim.ForceResult, error) {
+		r, err := devnode.OpenRegisters(filepath.Join(n.root, n.name, "rshim"))
+		if err != nil {
+			return 0, explain(err)
+		}
+		defer r.Close()
+		return r.Force()
+	})
+	switch {
+	case errors.Is(err, syscall.ETIMEDOUT):
+		err = fmt.Errorf("%w: %w", rshim.ErrNoAnswer, err)
+	case errors.Is(err, syscall.EBUSY):
+		err = fmt.Errorf("%w: %w", rshim.ErrNotOwner, err)
+	case errors.Is(err, syscall.ENOSYS):
+		err = fmt.Errorf("the daemon is not bmc-rshim, write FORCE_CMD 1 to misc: %w", err)
+	}
+	return r, unavailable(err)
 }
 
 func (n nodes) misc(ctx context.Context) (string, error) {
@@ -99,7 +141,10 @@ func (n nodes) setMisc(ctx context.Context, commands string) error {
 		defer f.Close()
 		return f.WriteString(commands)
 	})
-	return err
+	if errors.Is(err, syscall.EINVAL) {
+		return err // it is the command that is wrong
+	}
+	return explain(err)
 }
 
 func (n nodes) openBoot(ctx context.Context) (bootStream, error) {

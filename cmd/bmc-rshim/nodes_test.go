@@ -138,7 +138,7 @@ func TestNodesAbsent(t *testing.T) {
 		}
 		write(absent)
 		began := time.Now()
-		if out, code := push(); code != exitDevice || !strings.Contains(out, "rshim0 is absent, nothing was touched") {
+		if out, code := push(); code != exitDevice || !strings.Contains(out, "rshim0 is gone, nothing was touched") {
 			t.Errorf("exit code %d\n%s", code, out)
 		}
 		if took := time.Since(began); took < returnPatience || took > returnPatience+time.Second {

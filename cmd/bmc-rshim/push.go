@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
@@ -28,6 +27,7 @@ type pushOptions struct {
 	config, rootfs string
 	json, quiet    bool
 	noCheck        bool
+	force          bool
 	status         bool
 	wait           string
 	timeout        time.Duration
@@ -42,6 +42,7 @@ func pushCommand(ctx context.Context, e *env, args []string) error {
 	fs.BoolVar(&o.json, "json", false, "report in JSON, an object a line")
 	fs.BoolVar(&o.quiet, "q", false, "report nothing but errors")
 	fs.BoolVar(&o.noCheck, "no-check", false, "push what is no good BFB for this DPU, too")
+	fs.BoolVar(&o.force, "force", false, "if the host, or another backend, has the RShim, take it over first")
 	fs.BoolVar(&o.status, "status", false, "show the device's status at the end")
 	fs.StringVar(&o.wait, "wait", "ready", "until the DPU is `ready`, or just until the image is streamed")
 	fs.DurationVar(&o.timeout, "timeout", 30*time.Minute, "for the DPU to be ready after it has the image, and for an input that pauses")
@@ -147,8 +148,18 @@ func (p *push) attached(ctx context.Context) (status, error) {
 		if st.State == "attached" {
 			return st, nil
 		}
-		if st.State == "contended" || time.Now().After(end) {
-			return st, exitWith(exitDevice, "%s is %s, nothing was touched", st.Device, strings.TrimSuffix(st.State+": "+st.Reason, ": "))
+		taken := st.State == "contended" || st.State == "dropped"
+		if taken && p.o.force {
+			p.out.note(st.summary())
+			r, err := p.t.force(ctx)
+			if err != nil {
+				return st, err
+			}
+			p.out.note(forced(st.Device, r))
+			continue
+		}
+		if taken && !p.o.force || st.State == "locked" || time.Now().After(end) {
+			return st, exitWith(exitDevice, "%s, nothing was touched", st.summary())
 		}
 		select {
 		case <-time.After(followPoll):

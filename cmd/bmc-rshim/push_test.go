@@ -18,6 +18,7 @@ import (
 
 	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
 	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
 )
 
@@ -288,25 +289,22 @@ func TestPushInterrupted(t *testing.T) {
 }
 
 // A DPU that somebody else owns is not pushed to.
+// TestPushContended: the RShim of a host is left alone, unless it is to be taken.
 func TestPushContended(t *testing.T) {
 	bubble(t, func(r *rig, g reg.Generation) {
-		stop := make(chan struct{})
-		defer close(stop)
-		r.before = func(fn *usbdev.Function) {
-			d := fn.DPU()
-			go func() {
-				for {
-					d.WriteReg(d.Map().Scratchpad1, 8, reg.Keepalive)
-					select {
-					case <-time.After(300 * time.Millisecond):
-					case <-stop:
-						return
-					}
-				}
-			}()
+		img := testBFB(r.t, g, 1<<20)
+		r.host(bluefield.HostOptions{})
+		code := r.run(r.t.Context(), "push", file(r.t, img))
+		r.want(code, exitDevice, "rshim0 is contended", "nothing was touched")
+		code = r.run(r.t.Context(), "push", "-force", file(r.t, img))
+		r.want(code, exitOK, "rshim0 is contended", "its owner has handed it over", "DPU is ready")
+		r.arrived(img)
+		r.host(bluefield.HostOptions{Deaf: true})
+		code = r.run(r.t.Context(), "push", "-force", file(r.t, img))
+		r.want(code, exitTimeout, "does not answer")
+		if n, _ := r.fn.BootSum(); n != 0 {
+			r.t.Errorf("%d bytes were sent to a chip that is not ours", n)
 		}
-		code := r.run(r.t.Context(), "push", file(r.t, testBFB(r.t, g, 1<<20)))
-		r.want(code, exitDevice, "rshim0 is contended")
 	})
 }
 

@@ -60,6 +60,20 @@ func (r *rig) run(ctx context.Context, args ...string) int {
 	return runIn(ctx, e, args)
 }
 
+// host gives the simulated DPU a host whose driver has the RShim.
+func (r *rig) host(o bluefield.HostOptions) {
+	o.Attached = true
+	r.before = func(fn *usbdev.Function) {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = bluefield.NewHost(fn.DPU(), o).Run(ctx)
+		}()
+		r.t.Cleanup(func() { cancel(); <-done })
+	}
+}
+
 // want checks an exit code, and that what was printed contains texts.
 func (r *rig) want(got, want int, texts ...string) {
 	r.t.Helper()

@@ -5,7 +5,10 @@
 package main
 
 import (
+	"context"
 	"flag"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
@@ -18,12 +21,14 @@ type simFlags struct {
 	chip  string
 	rate  int64
 	scale float64
+	host  bool
 }
 
 func (s *simFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&s.chip, "simulate", "", "use a simulated DPU, `bf2|bf3`, and no hardware")
 	fs.Int64Var(&s.rate, "sim-rate", 40_000_000, "of the simulated DPU's USB link, in `bytes` a second; 0: no limit")
 	fs.Float64Var(&s.scale, "sim-scale", 1, "`factor` on the time that the simulated DPU's boot takes")
+	fs.BoolVar(&s.host, "sim-host", false, "the simulated DPU's host has the RShim when it begins, as the C daemon has it")
 }
 
 func (s *simFlags) on() bool { return s.chip != "" }
@@ -45,8 +50,18 @@ func simulate(s simFlags) (*usbBus, error) {
 	cfg.StageScale = s.scale
 	cfg.Console = true
 	cfg.Net = netpeer.New(netpeer.Options{})
-	fn := usbdev.New(bluefield.New(cfg), usbdev.Options{LinkRate: s.rate})
-	return plug(fn), nil
+	dpu := bluefield.New(cfg)
+	bus := plug(usbdev.New(dpu, usbdev.Options{LinkRate: s.rate}))
+	if s.host {
+		host, run := bluefield.NewHost(dpu, bluefield.HostOptions{Attached: true}), bus.run
+		bus.run = func(ctx context.Context) error {
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return host.Run(ctx) })
+			g.Go(func() error { return run(ctx) })
+			return g.Wait()
+		}
+	}
+	return bus, nil
 }
 
 // plug is a bus with a function on it.

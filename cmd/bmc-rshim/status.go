@@ -72,6 +72,11 @@ func statusCommand(ctx context.Context, e *env, args []string) error {
 	return nil
 }
 
+// summary is the state in a sentence.
+func (s *status) summary() string {
+	return strings.TrimSuffix(s.Device+" is "+s.State+": "+s.Reason, ": ")
+}
+
 // print prints the status for people.
 func (s *status) print(w io.Writer) {
 	line := func(key, format string, args ...any) {
@@ -148,7 +153,7 @@ func (m misc) status(device string) status {
 	chip, ok := m.values["DEV_INFO"]
 	switch {
 	case !ok:
-		s.State = "absent"
+		s.State = "gone"
 		return s
 	case m.number("DROP_MODE") != 0:
 		s.State = "contended"

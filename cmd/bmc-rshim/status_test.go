@@ -82,10 +82,10 @@ Timeouts     boot 300 s, USB 40 s
 // What misc tells, through the device files of whatever daemon.
 func TestMiscStatus(t *testing.T) {
 	for name, c := range map[string]struct{ misc, want string }{
-		"nothing": {"", `{"device":"rshim7","state":"absent","name":"","revision":0,"boot_timeout_seconds":0,"usb_timeout_seconds":0}`},
-		"absent": {
+		"nothing": {"", `{"device":"rshim7","state":"gone","name":"","revision":0,"boot_timeout_seconds":0,"usb_timeout_seconds":0}`},
+		"gone": {
 			"DISPLAY_LEVEL   0 (0:basic, 1:advanced, 2:log)\nBOOT_TIMEOUT    300 (seconds)\nUSB_TIMEOUT     40 (seconds)\nDEV_NAME        usb-1.1\n",
-			`{"device":"rshim7","state":"absent","name":"usb-1.1","revision":0,"boot_timeout_seconds":300,"usb_timeout_seconds":40}`,
+			`{"device":"rshim7","state":"gone","name":"usb-1.1","revision":0,"boot_timeout_seconds":300,"usb_timeout_seconds":40}`,
 		},
 		"contended, unknown boot mode": {
 			"DROP_MODE       1 (0:normal, 1:drop)\nBOOT_MODE       9\nDEV_NAME        usb-1.1\nDEV_INFO        BlueField-1(Rev 2)\nOPN_STR         N/A\n",

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"flag"
+
+	"github.com/bluefield-go/bmc-rshim/rshim"
 )
 
 // target is the device that a command works on: one of the running daemon,
@@ -14,6 +16,8 @@ type target interface {
 	status(ctx context.Context) (status, error)
 	misc(ctx context.Context) (string, error)
 	setMisc(ctx context.Context, commands string) error
+	// force asks the owner for the RShim, for up to 10 s.
+	force(ctx context.Context) (rshim.ForceResult, error)
 	// openBoot opens the boot stream, which resets the DPU.
 	openBoot(ctx context.Context) (bootStream, error)
 	close()

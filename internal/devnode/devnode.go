@@ -83,6 +83,8 @@ var errnos = []struct {
 }{
 	{rshim.ErrGone, syscall.ENODEV},
 	{rshim.ErrNotOwner, syscall.EINVAL}, // what drop mode gives there
+	{rshim.ErrLocked, syscall.EPERM},
+	{rshim.ErrNoAnswer, syscall.ETIMEDOUT},
 	{rshim.ErrNotReady, syscall.ENODEV},
 	{rshim.ErrBusy, syscall.EBUSY},
 	{rshim.ErrNoReset, syscall.EIO},
@@ -90,6 +92,7 @@ var errnos = []struct {
 	{rshim.ErrInvalid, syscall.EINVAL},
 	{rshim.ErrNotSupported, syscall.EOPNOTSUPP},
 	{rshim.ErrTooMany, syscall.ENODEV},
+	{rshim.ErrBlocked, syscall.ENODEV},
 }
 
 // errno puts the errno that belongs to err into its chain; cuse knows those of
@@ -101,4 +104,13 @@ func errno(err error) error {
 		}
 	}
 	return err
+}
+
+// forceErrno is errno for who wants to have the RShim: that another backend owns
+// it is no mistake of his.
+func forceErrno(err error) error {
+	if errors.Is(err, rshim.ErrNotOwner) {
+		return fmt.Errorf("%w: %w", syscall.EBUSY, err)
+	}
+	return errno(err)
 }

@@ -161,6 +161,7 @@ func TestErrnoTable(t *testing.T) {
 		"ErrGone": rshim.ErrGone, "ErrNotOwner": rshim.ErrNotOwner, "ErrNotReady": rshim.ErrNotReady,
 		"ErrBusy": rshim.ErrBusy, "ErrNoReset": rshim.ErrNoReset, "ErrIncomplete": rshim.ErrIncomplete,
 		"ErrInvalid": rshim.ErrInvalid, "ErrNotSupported": rshim.ErrNotSupported, "ErrTooMany": rshim.ErrTooMany,
+		"ErrBlocked": rshim.ErrBlocked, "ErrLocked": rshim.ErrLocked, "ErrNoAnswer": rshim.ErrNoAnswer,
 	}
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(named)); !slices.Equal(got, want) {
@@ -256,7 +257,7 @@ func TestMiscWrite(t *testing.T) {
 		for text, want := range map[string]syscall.Errno{
 			"BOOT_TIMEOUT 20\n":              0,
 			"NONSENSE 1\n":                   syscall.EINVAL,
-			"DEV_NAME usb-1.1\n":             syscall.EOPNOTSUPP,
+			"DEV_NAME usb-1.1\n":             syscall.EINVAL,
 			"\x1b[2J\nSW_RESET 1\n":          syscall.EINVAL,
 			strings.Repeat("\xff ", 64<<10):  syscall.EINVAL,
 			"BOOT_MODE 1 " + "\u202e\r\n x ": syscall.EINVAL,
@@ -378,4 +379,33 @@ func TestBoot(t *testing.T) {
 		}
 		f.Release(ctx)
 	})
+}
+
+// TestState: the ioctl tells the state in words; forceErrno tells who wanted the
+// RShim that it is somebody else's.
+func TestState(t *testing.T) {
+	d := rshim.New(0, rshim.Options{})
+	f := regFile{d}
+	in, out, err := f.IoctlSize(iocState)
+	if in != 0 || out != iocStateSize || err != nil {
+		t.Fatalf("%d, %d, %v", in, out, err)
+	}
+	c := cuse.Ioctl{Cmd: iocState, Out: make([]byte, out)}
+	if _, err := f.Ioctl(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if state, reason := parseState(c.Out); state != "gone" || reason != "" {
+		t.Errorf("%q, %q", state, reason)
+	}
+	if _, err := f.Ioctl(t.Context(), cuse.Ioctl{Cmd: iocForce}); !errors.Is(err, syscall.ENODEV) {
+		t.Errorf("force: %v", err)
+	}
+	for err, want := range map[error]syscall.Errno{rshim.ErrNotOwner: syscall.EBUSY, rshim.ErrNoAnswer: syscall.ETIMEDOUT, rshim.ErrLocked: syscall.EPERM} {
+		if got := forceErrno(err); !errors.Is(got, want) {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+	for _, b := range [][]byte{nil, {}, []byte("attached"), []byte("a\x00b"), bytes.Repeat([]byte("x"), iocStateSize)} {
+		parseState(b)
+	}
 }

@@ -61,7 +61,7 @@ func (f *miscFile) Write(ctx context.Context, p []byte, off int64) (int, error) 
 	if err := f.d.WriteMisc(ctx, string(p)); err != nil {
 		// All that the writer sees is "invalid argument" and the like.
 		f.log.Warn("command refused", "op", "misc write", "err", err)
-		return 0, errno(err)
+		return 0, forceErrno(err)
 	}
 	return len(p), nil
 }

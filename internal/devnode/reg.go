@@ -39,11 +39,22 @@ func (f regFile) IoctlSize(cmd uint32) (in, out int, err error) {
 	case iocRead, iocWrite, iocRead2, iocWrite2:
 		in, out = cuse.IOCSize(cmd)
 		return in, out, nil
+	case iocForce:
+		return 0, 0, nil
+	case iocState:
+		return 0, iocStateSize, nil
 	}
 	return 0, 0, syscall.ENOSYS // as the C daemon says it
 }
 
 func (f regFile) Ioctl(ctx context.Context, c cuse.Ioctl) (int32, error) {
+	switch c.Cmd {
+	case iocForce:
+		return f.force(ctx)
+	case iocState:
+		f.state(c.Out)
+		return 0, nil
+	}
 	copy(c.Out, c.In)
 	addr := reg.Linear(binary.LittleEndian.Uint32(c.In))
 	// Only BlueField-3 has addresses above the channels.

@@ -68,6 +68,7 @@ func setUp(job *guest.Job) error {
 	if err != nil {
 		return err
 	}
+	os.Symlink("/run", "/var/run") // where there is none
 	for i, m := range job.Mounts {
 		var flags uintptr
 		if m.ReadOnly {

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"log/syslog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// rshimLevels are the values of rshim's -l: what the C daemon tells as a notice
+// is info here.
+var rshimLevels = []slog.Level{
+	slog.LevelError + 1, // nothing
+	slog.LevelError, slog.LevelWarn, slog.LevelInfo, slog.LevelDebug,
+}
+
+// plainLog is a log handler whose lines are the C daemon's, for who searches its
+// log: the message first, and then what belongs to it and is not in it.
+type plainLog struct {
+	level slog.Level
+	out   func(slog.Level, string)
+	attrs []slog.Attr
+	group string
+}
+
+func (p *plainLog) Enabled(_ context.Context, l slog.Level) bool { return l >= p.level }
+
+func (p *plainLog) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString(printable(r.Message))
+	for _, a := range p.attrs {
+		writeAttr(&b, r.Message, "", a)
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		writeAttr(&b, r.Message, p.group, a)
+		return true
+	})
+	p.out(r.Level, b.String())
+	return nil
+}
+
+// writeAttr writes " key=value", unless the message says it already.
+func writeAttr(b *strings.Builder, message, group string, a slog.Attr) {
+	v := a.Value.Resolve()
+	if v.Kind() == slog.KindGroup {
+		if a.Key != "" {
+			group += a.Key + "."
+		}
+		for _, a := range v.Group() {
+			writeAttr(b, message, group, a)
+		}
+		return
+	}
+	text := v.String()
+	if a.Equal(slog.Attr{}) || (a.Key == "device" || a.Key == "name") && contains(message, text) {
+		return
+	}
+	if q := strconv.Quote(text); q != `"`+text+`"` || strings.ContainsAny(text, " =") || text == "" {
+		text = q
+	}
+	b.WriteString(" " + group + a.Key + "=" + text)
+}
+
+// contains reports whether text has word as one of its words.
+func contains(text, word string) bool {
+	for _, w := range strings.Fields(text) {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// printable keeps a line one line, whatever a device has sent.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func (p *plainLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *p
+	c.attrs = append([]slog.Attr(nil), p.attrs...)
+	for _, a := range attrs {
+		if p.group != "" {
+			a.Key = p.group + a.Key
+		}
+		c.attrs = append(c.attrs, a)
+	}
+	return &c
+}
+
+func (p *plainLog) WithGroup(name string) slog.Handler {
+	c := *p
+	if name != "" {
+		c.group += name + "."
+	}
+	return &c
+}
+
+// toStdout prints lines, with a priority in front if the journal reads them.
+func toStdout(w io.Writer, journal bool) func(slog.Level, string) {
+	var mu sync.Mutex
+	return func(l slog.Level, line string) {
+		prefix := ""
+		if journal {
+			prefix = fmt.Sprintf("<%d>", priority(l))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		io.WriteString(w, prefix+line+"\n")
+	}
+}
+
+// toSyslog sends lines to syslog, as the C daemon does in the background;
+// without one they are dropped.
+func toSyslog() func(slog.Level, string) {
+	var mu sync.Mutex
+	var w *syslog.Writer // reconnects by itself
+	return func(l slog.Level, line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if w == nil {
+			var err error
+			if w, err = syslog.New(syslog.LOG_USER|syslog.LOG_NOTICE, "rshim"); err != nil {
+				return
+			}
+		}
+		switch priority(l) {
+		case syslog.LOG_ERR:
+			w.Err(line)
+		case syslog.LOG_WARNING:
+			w.Warning(line)
+		case syslog.LOG_NOTICE:
+			w.Notice(line)
+		default:
+			w.Debug(line)
+		}
+	}
+}
+
+// isJournal reports whether w is the journal of systemd. The variable alone
+// does not tell: who runs this program may have redirected its output. Source:
+// systemd.exec(5), JOURNAL_STREAM.
+func isJournal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	var st syscall.Stat_t
+	return syscall.Fstat(int(f.Fd()), &st) == nil && fmt.Sprintf("%d:%d", st.Dev, st.Ino) == os.Getenv("JOURNAL_STREAM")
+}
+
+func priority(l slog.Level) syslog.Priority {
+	switch {
+	case l >= slog.LevelError:
+		return syslog.LOG_ERR
+	case l >= slog.LevelWarn:
+		return syslog.LOG_WARNING
+	case l >= slog.LevelInfo:
+		return syslog.LOG_NOTICE
+	}
+	return syslog.LOG_DEBUG
+}
