@@ -27,7 +27,8 @@ const (
 	miscTime    = 50 * time.Millisecond // 99 of 100 reads during a push
 )
 
-// TestIdleBudget measures a daemon with one device attached and nothing to do.
+// TestIdleBudget is R14: it measures a daemon with one device attached and nothing
+// to do. TestR14Idle in package rshim counts what the other states cost.
 func TestIdleBudget(t *testing.T) {
 	r := newRig(t)
 	r.stage("ready")
