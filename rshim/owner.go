@@ -18,29 +18,30 @@ import (
 // handover.go for how; this file has the states, what leads from one to the
 // other, and the times.
 //
-//	          found on the bus
-//	                │
-//	                v    nobody objects
-//	 ┌─────────> Probing ───────────────> Attached <──────────> Rebooting
-//	 │              │                      │  ^  │    reset asked for; the chip
-//	 │              │ an owner is alive    │  │  │    is back, as a new session
-//	 │              v    nobody objects    │  │  │    if it has left the bus
-//	 │   ┌───> Contended ──────────────────│──┘  │
-//	 │   │          │ FORCE                │     │ OSP_REQ
-//	 │   │          v   granted, no owner  │     v
-//	 │   ├───── Requesting ───> Probing    │  Granting
-//	 │   │ no answer ^                     │     │
-//	 │   │           │ FORCE               │     │ taken
-//	 │   │        Dropped <────────────────┘     │
-//	 │   │           │         DROP_MODE 1 (from every state)
-//	 │   │           │ DROP_MODE 0: Probing      │
-//	 │   └───────────│───────────────────────────┘
-//	 │               │
-//	 └─── Locked <───┴── scratchpad 1 reads LOCK, in whatever state
+//	             found on the bus
+//	                    |
+//	                    v           nobody objects
+//	  +------------> Probing -------------------------> Attached <---> Rebooting
+//	  |                 | somebody owns it               ^ ^   |   reset asked for;
+//	  |                 v           its owner is gone    | |   |   the chip is back
+//	  |             Contended ---------------------------+ |   |
+//	  | unlocked      | ^  ^                               |   | OSP_REQ
+//	  |         FORCE | |  |         taken                 |   v
+//	  |               | |  +-------------------------------|-- Granting
+//	  |               v | no answer                        |
+//	  |            Requesting -----------------------------+ granted, or no owner
+//	  |                 ^
+//	  |                 | FORCE
+//	Locked           Dropped ------> Probing (DROP_MODE 0)
+//	  ^                 ^
+//	  | LOCK is read    | DROP_MODE 1
+//	  |                 |
+//	any state        any state, but not in a push
 //
-// Gone is every device that is not on the bus. In all states but Attached and
-// Rebooting nothing but scratchpad 1 is written; in Dropped nothing is read
-// either.
+// Gone is every device that is not on the bus; one that was Contended comes back
+// as that, one that was Dropped as that, any other as Probing. In all states but
+// Attached and Rebooting nothing but scratchpad 1 is written; in Dropped nothing
+// is read either.
 
 // State says what a device is doing.
 type State int
@@ -203,8 +204,7 @@ func (s *session) tryAttach(ctx context.Context) (next step, err error) {
 	switch {
 	case err == nil:
 		return s.attached(fresh), nil
-	}
-	if ctx.Err() != nil {
+	case ctx.Err() != nil:
 		return s.probe, err
 	}
 	if !errors.Is(err, errUnsettled) && errors.Is(err, ErrNotOwner) {
