@@ -221,8 +221,8 @@ func (s *session) reassure(ctx context.Context, gap time.Duration) step {
 		return s.refused(err)
 	case errors.Is(err, ErrLocked):
 		return s.locked
-	case err != nil:
-		s.seen = time.Now().Add(-lostSight) // to be checked again
+	case err != nil: // nothing is known: it is to be checked again
+		s.seen = time.Now().Add(-lostSight)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ var (
 	// errUnsettled means that somebody else is about to become the owner.
 	errUnsettled = fmt.Errorf("%w, or is about to", ErrNotOwner)
 	errUnread    = fmt.Errorf("scratchpad 1 cannot be read: %w", ErrNotReady)
+	errLate      = fmt.Errorf("the check took too long to count: %w", ErrNotReady)
 )
 
 // claim is a check under way.
@@ -126,7 +127,7 @@ func (s *session) settled(ctx context.Context, sp1 uint64) error {
 // well: after a reset, in which others cannot see a keepalive, or when it could
 // not be kept up for too long.
 func (s *session) confirm(ctx context.Context) error {
-	c := s.newClaim(checkPoll)
+	c := s.newClaim(recheckPoll)
 	c.keep = true
 	if err := c.bait(ctx); err != nil {
 		return err
@@ -182,7 +183,7 @@ func (c *claim) decide(ctx context.Context, at time.Time) error {
 	}
 	now := time.Now()
 	if now.Sub(at) > decideLimit || c.rival && now.After(c.rivalAt.Add(theirCheck)) {
-		return errUnsettled
+		return errLate
 	}
 	c.s.seen = now
 	return nil

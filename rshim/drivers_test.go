@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -396,3 +397,39 @@ func oneOwner(t *testing.T, seed uint64, both bool) {
 }
 
 var generationsOf = []reg.Generation{reg.BlueField2, reg.BlueField3}
+
+// TestSlowIsNotLost: register accesses that take seconds now and then, so that
+// neither keepalive nor check is in time, are no reason to give the RShim up
+// when nobody else wants it.
+func TestSlowIsNotLost(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newDrivers(t, seed, generationsOf[seed%2])
+			defer r.end()
+			var slow atomic.Bool
+			rnd := rand.New(rand.NewPCG(seed, 6))
+			d := rshim.New(0, rshim.Options{})
+			b := &regBackend{dpu: r.dpu, gone: make(chan struct{}), latency: func() time.Duration {
+				if slow.Load() && rnd.IntN(20) == 0 {
+					return time.Duration(rnd.Int64N(int64(3 * time.Second)))
+				}
+				return time.Millisecond
+			}}
+			r.wg.Go(func() { _ = d.Serve(r.ctx, b) })
+			for s, _ := d.State(); s != rshim.Attached; s, _ = d.State() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			slow.Store(true)
+			for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
+				changed := d.Changed()
+				if s, why := d.State(); s != rshim.Attached {
+					t.Fatalf("seed %d: it is %v (%s)", seed, s, why)
+				}
+				select {
+				case <-changed:
+				case <-time.After(time.Second):
+				}
+			}
+		})
+	}
+}
