@@ -322,7 +322,7 @@ func TestR7TwoAsk(t *testing.T) {
 			r.host(bluefield.HostOptions{Attached: true})
 			r.pass(time.Second)
 			d := r.device(rshim.Options{})
-			other := func() {}
+			var other func()
 			if seed%4 < 2 {
 				h, _ := r.host(bluefield.HostOptions{Drop: true})
 				other = func() { _ = h.ForceCmd() }
