@@ -11,7 +11,7 @@ UNIT = $$($(GO) list ./... | grep -v /e2e)
 .PHONY: help demo test setup unit unit32 libusb machines build bench fuzz lint clean
 
 help:
-	@echo "make demo      push a BFB to a simulated BlueField and follow its boot (needs Go, nothing else)"
+	@echo "make demo      take a simulated BlueField over from its host, push a BFB, follow its boot (needs Go alone)"
 	@echo "make test      install what the tests need (apt-get, as root) and run all of them"
 	@echo "make build     static binaries for the BMC: $(ARCHES:%=bin/linux-%)"
 	@echo "make bench     both FIFOs against the modelled link and the one-URB baseline"
