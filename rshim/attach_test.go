@@ -119,22 +119,8 @@ func TestContended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, rshim.Options{})
 		m := reg.For(reg.BlueField3)
-		dpu := bluefield.New(bluefield.Config{})
-		stop := make(chan struct{})
-		go func() { // the host's driver
-			for {
-				dpu.WriteReg(m.Scratchpad1, 8, reg.Keepalive)
-				select {
-				case <-time.After(300 * time.Millisecond):
-				case <-stop:
-					return
-				}
-			}
-		}()
-		defer close(stop)
-		fn := usbdev.New(dpu, usbdev.Options{})
-		r.start(fn)
-		r.bus.Plug("1-1", fn)
+		fn, _ := owned(r)
+		dpu := fn.DPU()
 		d := r.device(0)
 		r.state(d, rshim.Contended)
 		dpu.Record(1000)

@@ -116,6 +116,13 @@ type command struct {
 	done   chan error                     // gets the outcome; holds one
 }
 
+// Reasons of states that are entered from several places.
+const (
+	ownedReason  = "another backend is attached"
+	dropReason   = "DROP_MODE is set"
+	lockedReason = "the chip keeps drivers out (secure NIC mode)"
+)
+
 // errOvertaken is the outcome of a command that another one has ended.
 var errOvertaken = errors.New("another command has come before it was done")
 
@@ -211,7 +218,7 @@ func (s *session) tryAttach(ctx context.Context) (next step, err error) {
 		s.d.log.Info("another backend already attached")
 		s.d.update(func() { s.d.awaited = time.Time{} }) // whatever resets now, it is not ours
 		if s.d.forceOnce() {
-			s.enter(Contended, "another backend is attached")
+			s.enter(Contended, ownedReason)
 			return s.forceStep, err
 		}
 	}
@@ -225,7 +232,7 @@ func (s *session) refused(err error) step {
 		s.enter(Contended, err.Error())
 		return s.contended(settleTime, true)
 	case errors.Is(err, ErrNotOwner):
-		s.enter(Contended, "another backend is attached")
+		s.enter(Contended, ownedReason)
 		return s.contended(recheckPause, false)
 	case errors.Is(err, ErrLocked):
 		s.enter(Locked, lockedReason)
@@ -287,7 +294,7 @@ func (s *session) contended(pause time.Duration, again bool) step {
 				pause = settleTime
 				continue
 			case errors.Is(err, ErrNotOwner):
-				s.enter(Contended, "another backend is attached")
+				s.enter(Contended, ownedReason)
 				if again = false; s.d.forceOnce() {
 					return s.forceStep
 				}
@@ -296,8 +303,6 @@ func (s *session) contended(pause time.Duration, again bool) step {
 		}
 	}
 }
-
-const lockedReason = "the chip keeps drivers out (secure NIC mode)"
 
 // locked waits for the chip to let drivers in again. Then it is probed: others
 // wait for that, too.
@@ -314,7 +319,7 @@ func (s *session) locked(ctx context.Context) step {
 
 // dropped leaves the RShim alone.
 func (s *session) dropped(ctx context.Context) step {
-	s.enter(Dropped, "DROP_MODE is set")
+	s.enter(Dropped, dropReason)
 	return idle(ctx)
 }
 
@@ -399,7 +404,7 @@ func (s *session) giveUp(ctx context.Context) (step, error) {
 	if mine {
 		_ = s.say(ctx, 0) // others need not wait for the keepalive to be missing
 	}
-	s.enter(Dropped, "DROP_MODE is set")
+	s.enter(Dropped, dropReason)
 	_, _ = s.scratchpad1(ctx) // refused, after what is under way
 	return s.dropped, nil
 }

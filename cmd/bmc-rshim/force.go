@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 
 	"github.com/bluefield-go/bmc-rshim/rshim"
@@ -60,7 +59,7 @@ func ownership(ctx context.Context, e *env, name, help string, args []string, do
 	fs := flags(name, "", help)
 	t.register(fs)
 	asJSON := fs.Bool("json", false, "report in JSON")
-	quiet := quietFlag(fs)
+	quiet := fs.Bool("q", false, "report nothing but errors")
 	if err := parse(e, fs, args, 0); err != nil {
 		return err
 	}
@@ -84,5 +83,3 @@ func ownership(ctx context.Context, e *env, name, help string, args []string, do
 	}
 	return nil
 }
-
-func quietFlag(fs *flag.FlagSet) *bool { return fs.Bool("q", false, "report nothing but errors") }

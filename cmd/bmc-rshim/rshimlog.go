@@ -15,12 +15,8 @@ import (
 	"syscall"
 )
 
-// rshimLevels are the values of rshim's -l: what the C daemon tells as a notice
-// is info here.
-var rshimLevels = []slog.Level{
-	slog.LevelError + 1, // nothing
-	slog.LevelError, slog.LevelWarn, slog.LevelInfo, slog.LevelDebug,
-}
+// rshimLevels are the values of rshim's -l: the numbers of -log-level.
+var rshimLevels = []slog.Level{logLevels["0"], logLevels["1"], logLevels["2"], logLevels["3"], logLevels["4"]}
 
 // plainLog is a log handler whose lines are the C daemon's, for who searches its
 // log: the message first, and then what belongs to it and is not in it.

@@ -405,7 +405,13 @@ func TestState(t *testing.T) {
 			t.Errorf("%v: %v", err, got)
 		}
 	}
-	for _, b := range [][]byte{nil, {}, []byte("attached"), []byte("a\x00b"), bytes.Repeat([]byte("x"), iocStateSize)} {
-		parseState(b)
+	// Whatever another daemon answers is taken for words, and no more of it than
+	// there is.
+	for text, want := range map[string][2]string{
+		"": {}, "attached": {"attached", ""}, "a\x00b": {"a", "b"}, "a\x00b\x00c": {"a", "b"}, "\x00b": {"", "b"},
+	} {
+		if state, reason := parseState([]byte(text)); state != want[0] || reason != want[1] {
+			t.Errorf("%q: %q, %q", text, state, reason)
+		}
 	}
 }
