@@ -106,6 +106,10 @@ func (c *conn) read() (buf *buffer, n int, err error) {
 		return err != unix.EAGAIN
 	})
 	switch {
+	case waitErr != nil && !errors.Is(waitErr, os.ErrClosed) && c.dead():
+		// The kernel has ended the connection while nobody read, which is an
+		// error condition of the file: Go refuses to wait for such a one.
+		return nil, 0, ErrGone
 	case waitErr != nil: // closed
 		return nil, 0, waitErr
 	case err == unix.ENODEV || err == unix.ECONNABORTED || err == nil && n == 0:
