@@ -173,12 +173,15 @@ func (d *DPU) serveUpgrades(ctx context.Context) {
 			continue
 		}
 		var f bfb.Follower
-		for idle := time.Duration(0); ; idle = tailEnd {
+		for idle := time.Duration(0); ; {
 			n := d.readBoot(ctx, buf, idle)
 			if n == 0 {
 				break
 			}
 			f.Write(buf[:n])
+			if idle = upgradePause; f.Complete() || f.Err() != nil {
+				idle = tailEnd
+			}
 		}
 		if ctx.Err() != nil {
 			return

@@ -46,8 +46,13 @@ type pause struct {
 // maxDrain is how much the DPU takes from the FIFO in one go.
 const maxDrain = 4096
 
-// tailEnd is how long the DPU's Linux waits for more of the boot stream's tail.
-const tailEnd = 500 * time.Millisecond
+// The DPU's Linux takes a boot stream's tail, which has no length, for complete
+// when nothing has come for tailEnd, and a stream for broken off when nothing
+// has come for upgradePause. The latter is a guess.
+const (
+	tailEnd      = 500 * time.Millisecond
+	upgradePause = 30 * time.Second
+)
 
 // BootWrite offers p to the boot FIFO as USB packets of the given size. It
 // takes whole packets as far as there is room for them, without waiting, and
