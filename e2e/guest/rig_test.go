@@ -83,7 +83,7 @@ func (p *process) stop() time.Duration {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		p.t.Errorf("%s did not end on SIGTERM", p.cmd.Path)
 		_ = p.cmd.Process.Kill()
 		<-p.done
