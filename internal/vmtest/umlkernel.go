@@ -24,10 +24,14 @@ const (
 	umlSourceTar     = "/usr/src/linux-source-6.1.tar.xz"
 )
 
-// kernelFiles are the User-Mode Linux configuration and the patches, applied in the order of their names.
+// kernelFiles are the User-Mode Linux configuration, the patches, applied in the order of their names, and the test
+// drivers of umlDrivers, which the patches have the kernel build.
 //
 //go:embed kernel
 var kernelFiles embed.FS
+
+// umlDrivers is where the drivers belong in the kernel's tree.
+const umlDrivers = "drivers/i2c"
 
 // umlKernel returns the path of the User-Mode Linux kernel, built from Debian's source on first use (minutes).
 func umlKernel(ctx context.Context, log io.Writer) (string, error) {
@@ -37,11 +41,11 @@ func umlKernel(ctx context.Context, log io.Writer) (string, error) {
 	}
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s\n", version)
-	patches, err := fs.Glob(kernelFiles, "kernel/*.patch")
+	files, err := fs.Glob(kernelFiles, "kernel/*") // in the order of their names
 	if err != nil {
 		return "", err
 	}
-	for _, name := range append(patches, "kernel/uml.config") {
+	for _, name := range files {
 		data, err := kernelFiles.ReadFile(name)
 		if err != nil {
 			return "", err
@@ -50,13 +54,13 @@ func umlKernel(ctx context.Context, log io.Writer) (string, error) {
 	}
 	dir, err := cached("uml-"+hex.EncodeToString(sum.Sum(nil))[:12], func(dir string) error {
 		fmt.Fprintf(log, "vmtest: building the User-Mode Linux kernel %s (once, some minutes) in %s\n", version, dir)
-		return buildUML(ctx, dir, patches)
+		return buildUML(ctx, dir, files)
 	})
 	return filepath.Join(dir, "linux"), err
 }
 
 // buildUML leaves the kernel as dir/linux and removes the 1.5 GB that it took to make it.
-func buildUML(ctx context.Context, dir string, patches []string) error {
+func buildUML(ctx context.Context, dir string, files []string) error {
 	b := kernelBuild{ctx: ctx, dir: dir}
 	src, obj := filepath.Join(dir, "src"), filepath.Join(dir, "obj")
 	fragment, err := kernelFiles.ReadFile("kernel/uml.config")
@@ -72,12 +76,17 @@ func buildUML(ctx context.Context, dir string, patches []string) error {
 		}
 	}
 	b.run(nil, "tar", "-xJf", umlSourceTar, "--strip-components=1", "-C", src)
-	for _, name := range patches {
-		patch, err := kernelFiles.ReadFile(name)
+	for _, name := range files {
+		data, err := kernelFiles.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		b.run(patch, "patch", "-p1", "-d", src)
+		switch filepath.Ext(name) {
+		case ".patch":
+			b.run(data, "patch", "-p1", "-d", src)
+		case ".c":
+			b.write(filepath.Join(src, umlDrivers, filepath.Base(name)), data)
+		}
 	}
 	kernelMake := []string{"make", "-C", src, "O=" + obj, "ARCH=um", "SUBARCH=x86_64", "-j" + strconv.Itoa(runtime.NumCPU())}
 	b.run(nil, append(kernelMake, "KCONFIG_ALLCONFIG="+filepath.Join(dir, "fragment"), "allnoconfig")...)
@@ -141,6 +150,12 @@ func (b *kernelBuild) run(stdin []byte, args ...string) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		b.err = fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, tail(string(out), 40))
+	}
+}
+
+func (b *kernelBuild) write(path string, data []byte) {
+	if b.err == nil {
+		b.err = os.WriteFile(path, data, 0o644)
 	}
 }
 
