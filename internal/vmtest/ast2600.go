@@ -81,10 +81,41 @@ func bootAST2600(ctx context.Context, l *launch) (*machineProcess, error) {
 	if l.machine.MemoryMiB != 0 {
 		args = append(args, "-m", strconv.Itoa(l.machine.MemoryMiB)+"M")
 	}
-	if !slices.ContainsFunc(l.machine.QEMUArgs, func(a string) bool { return a == "-net" || a == "-nic" }) {
+	if nic := l.machine.NIC; nic != nil {
+		args = append(args, nic.args()...)
+	} else if !slices.ContainsFunc(l.machine.QEMUArgs, func(a string) bool { return a == "-net" || a == "-nic" }) {
 		args = append(args, "-nic", "none")
 	}
 	return startMachine("qemu-system-arm", append(args, l.machine.QEMUArgs...))
+}
+
+// args is the part of QEMU's command line that makes the cable, and the third serial line.
+func (n *NIC) args() []string {
+	args := []string{
+		"-netdev", "dgram,id=cable,local.type=unix,local.path=" + comma(n.Board) + ",remote.type=unix,remote.path=" + comma(n.Address),
+		"-net", "nic,netdev=cable,model=ftgmac100",
+	}
+	if n.Control != "" {
+		args = append(args, "-chardev", "socket,id=control,path="+comma(n.Control), "-serial", "chardev:control")
+	}
+	return args
+}
+
+// comma escapes a file's name for QEMU's lists of options.
+func comma(name string) string { return strings.ReplaceAll(name, ",", ",,") }
+
+// edits gives the first Ethernet port's cable to NC-SI instead of a PHY, and switches off the other ports, which have
+// PHYs that QEMU lacks.
+func (n *NIC) edits() [][]string {
+	const port = "/ahb/ftgmac@1e660000"
+	return [][]string{
+		{"DTB", port, "use-ncsi"},
+		{"-d", "DTB", port, "phy-handle", "phy-mode"},
+		{"-t", "s", "DTB", "/ahb/ftgmac@1e680000", "status", "disabled"},
+		{"-t", "s", "DTB", "/ahb/ftgmac@1e670000", "status", "disabled"},
+		{"-t", "s", "DTB", "/ahb/ftgmac@1e690000", "status", "disabled"},
+		{"-t", "s", "DTB", "/ahb/apb/serial@1e78d000", "status", "okay"},
+	}
 }
 
 // deviceTree returns a copy of the board's device tree with the machine's edits. The first UART, which the board
@@ -99,6 +130,9 @@ func (l *launch) deviceTree(ctx context.Context, dtb string) (string, error) {
 		return "", err
 	}
 	edits := [][]string{{"-t", "s", "DTB", "/ahb/apb/serial@1e783000", "status", "okay"}}
+	if nic := l.machine.NIC; nic != nil {
+		edits = append(edits, nic.edits()...)
+	}
 	for _, edit := range append(edits, l.machine.DeviceTree...) {
 		args := slices.Clone(edit)
 		if i := slices.Index(args, "DTB"); i >= 0 {
@@ -117,7 +151,11 @@ func (l *launch) ast2600Root(files *ast2600Files) error {
 	if err != nil {
 		return err
 	}
-	modules, err := tree.loadOrder(append(slices.Clone(ast2600Modules), l.machine.Modules...)...)
+	names := append(slices.Clone(ast2600Modules), l.machine.Modules...)
+	if l.machine.NIC != nil {
+		names = append(names, "ftgmac100")
+	}
+	modules, err := tree.loadOrder(names...)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ func TestKernelTrouble(t *testing.T) {
 		{"[    0.040000] Unknown kernel command line parameters \"mem=512M\", will be passed to user space.", false},
 		{"qemu-system-arm: warning: nic ftgmac100.0 has no peer", false},
 		{"BUG: printed by a program", false},
+		{"[   15.123456] WARNING: CPU: 0 PID: 93 at net/ncsi/ncsi-cmd.c:231 ncsi_cmd_handler_oem+0x58/0x9c", false},
 	}
 	for _, tt := range tests {
 		if err := kernelTrouble("[    0.000000] Linux version\n" + tt.line + "\n"); (err != nil) != tt.bad {

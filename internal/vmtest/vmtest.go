@@ -44,7 +44,19 @@ type Machine struct {
 	Modules    []string   // AST2600: kernel modules beyond cuse, tun and vhci-hcd, without their dependencies
 	DeviceTree [][]string // AST2600: arguments of fdtput, one edit each; the name of the tree is put in for "DTB"
 	QEMUArgs   []string   // AST2600: more of QEMU's command line
+	NIC        *NIC       // AST2600: what is on the board's NC-SI cable; nil: the board has no network
 }
+
+// NIC is a network controller beside the BMC, which the host simulates. The guest's driver and its NC-SI are the
+// real ones; every Ethernet frame of the board's first port goes to the simulator, and back.
+type NIC struct {
+	Address string // the simulator's unix datagram socket, one frame each
+	Board   string // the board's own, which QEMU makes: where the simulator sends frames to
+	Control string // the simulator's unix stream socket; the guest has its other end as ControlPort. "": there is none
+}
+
+// ControlPort is the guest's serial line to NIC.Control, by which tests tell the simulator what to do.
+const ControlPort = "/dev/ttyS1"
 
 // Job is what a machine shall run.
 type Job struct {
