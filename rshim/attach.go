@@ -74,6 +74,10 @@ func (s *session) enterAttached(opn, reason string) bool {
 		}
 		s.opn, s.d.state, s.d.reason = opn, state, reason
 		s.d.others = false
+		if s.d.since.IsZero() {
+			s.d.since = time.Now()
+			s.d.counts.Attaches++
+		}
 		s.d.mux.setUp(true)
 	})
 	if !back {
@@ -99,7 +103,7 @@ func (s *session) hasReset(ctx context.Context, sp1 uint64) (ours bool) {
 	s.d.mu.Lock()
 	awaited := !s.d.awaited.IsZero()
 	s.d.mu.Unlock()
-	held := false
+	held, fresh := false, false
 	if awaited && sp1 != reg.Keepalive {
 		held, _ = s.resetHeld(ctx)
 	}
@@ -107,9 +111,14 @@ func (s *session) hasReset(ctx context.Context, sp1 uint64) (ours bool) {
 		if ours = !s.d.awaited.IsZero() && sp1 != reg.Keepalive && !held; ours {
 			s.d.resets++
 			s.d.awaited, s.d.resetErr = time.Time{}, nil
+			s.d.counts.Resets++
+		}
+		// A zero is also what we have left there ourselves.
+		if fresh = ours || sp1 == 0 && !s.leftZero; fresh {
+			s.d.freshBoot(ours, time.Now())
 		}
 	})
-	if ours || sp1 == 0 {
+	if fresh {
 		s.d.logs.restart()
 	}
 	return ours
@@ -234,6 +243,13 @@ func (d *Device) Reset(ctx context.Context) error {
 	if err == nil {
 		d.log.Info(fmt.Sprintf("rshim%d SW RESET", d.index))
 		err = s.reset(ctx)
+	}
+	if err == nil {
+		d.update(func() {
+			if d.push.Outcome == OutcomePending && d.boot == nil {
+				d.conclude(OutcomeFailed, errResetAgain, time.Now())
+			}
+		})
 	}
 	return d.opError("reset", err)
 }

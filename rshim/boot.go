@@ -25,14 +25,15 @@ import (
 // anyway. So the pipeline stays full, and no success is reported that is not.
 type BootStream struct {
 	d      *Device
+	id     int64
 	skip   bool // BOOT_RESET_SKIP was set: neither reset nor boot mode
 	resets int  // of the device, when the stream was opened
 	opened time.Time
 
 	closed atomic.Bool
 	lost   atomic.Bool     // the RShim has been taken from it
-	open   context.Context // ends when Close is called
-	cut    context.CancelFunc
+	open   context.Context // ends when Close is called, or the push is over before
+	cut    context.CancelCauseFunc
 	turn   chan struct{} // filled by whoever uses what is below
 
 	s      *session        // nil until the chip is ready for the stream
@@ -51,29 +52,42 @@ type BootStream struct {
 // watchdog and resets the chip. The first Write waits for the chip to be back.
 // Close must be called.
 func (d *Device) OpenBoot(ctx context.Context) (*BootStream, error) {
-	b, err := d.openBoot(ctx)
+	return d.OpenPush(ctx, PushOptions{})
+}
+
+// OpenPush is OpenBoot for who knows more about the push.
+func (d *Device) OpenPush(ctx context.Context, o PushOptions) (*BootStream, error) {
+	b, err := d.openBoot(ctx, o)
 	return b, d.opError("boot open", err)
 }
 
-func (d *Device) openBoot(ctx context.Context) (*BootStream, error) {
+func (d *Device) openBoot(ctx context.Context, o PushOptions) (*BootStream, error) {
 	s, err := d.owner(ctx)
 	if err != nil {
 		return nil, err
 	}
-	b := &BootStream{d: d, opened: time.Now(), turn: make(chan struct{}, 1), follow: bfb.Follower{SkipCRC: true}}
-	b.open, b.cut = context.WithCancel(context.Background())
-	busy := false
+	b := &BootStream{d: d, turn: make(chan struct{}, 1), follow: bfb.Follower{SkipCRC: true}}
+	b.open, b.cut = context.WithCancelCause(context.Background())
+	if d.skipsReset() {
+		// What the chip has written before is not about this push.
+		d.refreshLog(ctx, logFresh)
+	}
 	d.update(func() {
-		if busy = d.boot != nil; !busy {
-			d.boot, b.skip, b.resets = b, d.set.bootResetSkip, d.resets
-			d.bootBack = d.bootBack && b.skip
-			d.push = PushStatus{Phase: PushResetting, Started: b.opened}
+		switch {
+		case d.boot != nil:
+			err = ErrBusy
+		case d.leftAlone():
+			err = ErrNotOwner
+		default:
+			b.opened, b.skip, b.resets = time.Now(), d.set.bootResetSkip, d.resets
+			b.id = d.beginPush(o, b.skip, b.opened)
+			d.boot, d.bootBack = b, d.bootBack && b.skip
 		}
 	})
-	if busy {
-		return nil, ErrBusy
+	if err != nil {
+		return nil, err
 	}
-	d.log.Info(fmt.Sprintf("rshim%d boot open", d.index), "skip_reset", b.skip)
+	d.log.Info(fmt.Sprintf("rshim%d boot open", d.index), "push", b.id, "skip_reset", b.skip)
 	if err := b.begin(ctx, s); err != nil {
 		_ = b.setBack(ctx)
 		b.finish(err)
@@ -102,20 +116,23 @@ func (b *BootStream) begin(ctx context.Context, s *session) error {
 // certain to be asked to take, see BootStream; less than all only with an
 // error. When ctx ends, the bytes not taken yet are called back, and the
 // stream can go on from there; so it is when Close is called, and the error is
-// os.ErrClosed. Any other error ends the stream. A Write during another fails
-// with ErrBusy.
+// os.ErrClosed. Any other error ends the stream: ErrCancelled and ErrDPU tell
+// that the push is over. A Write during another fails with ErrBusy.
 func (b *BootStream) Write(ctx context.Context, p []byte) (int, error) {
 	select {
 	case b.turn <- struct{}{}:
 	default:
-		if b.lost.Load() {
-			return 0, b.d.opError("boot write", ErrNotOwner)
+		err := ErrBusy
+		if b.open.Err() != nil {
+			err = context.Cause(b.open)
+		} else if b.lost.Load() {
+			err = ErrNotOwner
 		}
-		return 0, b.d.opError("boot write", ErrBusy)
+		return 0, b.d.opError("boot write", err)
 	}
 	defer func() { <-b.turn }()
-	if b.closed.Load() {
-		return 0, b.d.opError("boot write", os.ErrClosed)
+	if b.open.Err() != nil {
+		return 0, b.d.opError("boot write", context.Cause(b.open))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -126,9 +143,9 @@ func (b *BootStream) Write(ctx context.Context, p []byte) (int, error) {
 	case ctx.Err() == nil:
 		b.err = err
 	case b.open.Err() != nil:
-		err = os.ErrClosed
+		err = context.Cause(b.open)
 	}
-	b.report(b.state())
+	b.report()
 	return n, b.d.opError("boot write", err)
 }
 

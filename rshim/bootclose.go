@@ -16,15 +16,31 @@ import (
 // and the boot source is set back to eMMC. It returns how the push ended, which
 // is an error when a write failed, when nothing was written, or when the
 // stream is a BFB that ended before its last image had passed. A Write that is
-// under way is cut short. A second Close fails with os.ErrClosed.
+// under way is cut short. A second Close fails with os.ErrClosed. Nil says
+// nothing about the boot: see PushStatus.Outcome.
 func (b *BootStream) Close(ctx context.Context) error {
+	return b.d.opError("boot close", b.end(ctx, os.ErrClosed))
+}
+
+// Abort is Close for a writer that gives up: the push has failed, for a reason
+// that the writer knows.
+func (b *BootStream) Abort(ctx context.Context, reason error) error {
+	return b.d.opError("boot close", b.end(ctx, fmt.Errorf("%w: %w", ErrIncomplete, reason)))
+}
+
+// end ends the stream: why is os.ErrClosed, or what has become of the push
+// before its writer was done.
+func (b *BootStream) end(ctx context.Context, why error) error {
 	if !b.closed.CompareAndSwap(false, true) {
-		return b.d.opError("boot close", os.ErrClosed)
+		return context.Cause(b.open)
 	}
-	b.cut()
+	b.cut(why)
 	b.turn <- struct{}{} // as fast as a Write can be interrupted
 	defer func() { <-b.turn }()
-	err := b.close(ctx)
+	err := context.Cause(b.open)
+	if err == os.ErrClosed {
+		err = b.close(ctx)
+	}
 	if serr := b.setBack(ctx); err == nil {
 		err = serr
 	}

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bluefield-go/bmc-rshim/rshim/bootlog"
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
@@ -32,6 +33,9 @@ type Options struct {
 	// ReturnTimeout is how long the chip may take to come back on the bus and
 	// answer after a reset; 0 means 60 s.
 	ReturnTimeout time.Duration
+	// ReadyTimeout is how long the DPU may take to be ready once it has a
+	// whole boot stream; 0 means 30 min.
+	ReadyTimeout time.Duration
 
 	NoAutoAttach    bool // AUTO_ATTACH 0: a device that another backend owns is not looked at again by itself
 	GrantDuringPush bool // GRANT_DURING_PUSH 1: an ownership request is granted even during a push
@@ -46,6 +50,7 @@ const (
 	DefaultBootTimeout   = 300 * time.Second
 	DefaultUSBTimeout    = 40 * time.Second
 	defaultReturnTimeout = 60 * time.Second
+	defaultReadyTimeout  = 30 * time.Minute
 )
 
 // settings is what misc can change.
@@ -65,6 +70,7 @@ type Device struct {
 	index int
 	log   *slog.Logger
 	back  time.Duration // Options.ReturnTimeout
+	ripe  time.Duration // Options.ReadyTimeout
 
 	logs    logStore
 	console *Console
@@ -78,7 +84,8 @@ type Device struct {
 	reason   string   // why, in words
 	sess     *session // nil while Gone, and in a reboot
 	set      settings
-	drop     bool      // it is to be left alone
+	drop     bool      // it is to be left alone: DROP_MODE
+	off      bool      // it is to be left alone: its Set does not serve
 	others   bool      // another backend owns it, or did when it was last on the bus
 	force    bool      // its owner is to be asked for it, should there be one
 	resets   int       // of ours that the chip has come back from
@@ -87,6 +94,11 @@ type Device struct {
 	boot     *BootStream
 	bootBack bool // the boot source is to be set back to eMMC
 	push     PushStatus
+	verdict  verdict
+	watch    bootlog.Watch // of the current boot
+	counts   Counters
+	since    time.Time // when the RShim became ours; zero: it is not
+	resetAt  time.Time // as in Status.Reset
 }
 
 // New makes the device rshim<index>, which is Gone until Serve is called.
@@ -99,6 +111,7 @@ func New(index int, o Options) *Device {
 		index:   index,
 		log:     log.With("device", fmt.Sprintf("rshim%d", index)),
 		back:    orDefault(o.ReturnTimeout, defaultReturnTimeout),
+		ripe:    orDefault(o.ReadyTimeout, defaultReadyTimeout),
 		changed: make(chan struct{}),
 		drop:    o.Drop,
 		force:   o.Force,
@@ -134,10 +147,15 @@ func (d *Device) Index() int { return d.index }
 // update changes the device's fields under its lock and wakes who waits.
 func (d *Device) update(f func()) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	f()
 	close(d.changed)
 	d.changed = make(chan struct{})
+	over := d.verdict.over
+	d.verdict.over = nil
+	d.mu.Unlock()
+	for _, p := range over {
+		d.logOutcome(p)
+	}
 }
 
 // await waits until done, which is called with the lock held, says so.
@@ -169,6 +187,13 @@ func (d *Device) State() (State, string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.state, d.reason
+}
+
+// skipsReset reports whether a boot stream is to begin without a reset.
+func (d *Device) skipsReset() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.set.bootResetSkip
 }
 
 // session returns the current session, nil while the device is absent.

@@ -39,7 +39,16 @@ func (d *Device) forceNow(ctx context.Context) (r ForceResult, err error) {
 	if s == nil {
 		return r, ErrGone
 	}
-	d.update(func() { d.drop = false })
+	d.update(func() {
+		if d.off {
+			err = errOff
+		} else {
+			d.drop = false
+		}
+	})
+	if err != nil {
+		return r, err
+	}
 	d.log.Info(fmt.Sprintf("rshim%d executing Force command", d.index))
 	result := make(chan ForceResult, 1)
 	err = s.command(ctx, []State{Attached, Rebooting}, func(ctx context.Context) (step, error) {
@@ -81,6 +90,9 @@ func (s *session) force(ctx context.Context) (next step, r ForceResult, err erro
 	}
 	switch {
 	case err == nil:
+		if granted {
+			s.d.update(func() { s.d.counts.Forced++ })
+		}
 		s.d.log.Info(fmt.Sprintf("rshim%d regained ownership successfully", s.d.index), "result", r.String())
 		return s.attached(false), r, nil
 	case whole.Err() != nil:
@@ -175,6 +187,7 @@ func (s *session) grant(context.Context) step {
 		default:
 			s.d.log.Info(fmt.Sprintf("rshim%d entering drop mode", s.d.index))
 			s.d.log.Info(fmt.Sprintf("rshim%d passed to the requester successfully", s.d.index))
+			s.d.update(func() { s.d.counts.Granted++ })
 			s.enter(Contended, "handed over on request")
 			return s.contended(handedPause, false)
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -27,15 +28,17 @@ const (
 	semaphoreMax = 3 * time.Second
 	logKept      = 64 << 10              // bytes of decoded lines
 	logRefresh   = 25 * time.Millisecond // that a reader waits for newer lines
+	logFresh     = time.Second           // that a push without a reset does
 )
 
 var errSemaphore = errors.New("log semaphore was held for too long")
 
 // LogLine is one line of the boot log.
 type LogLine struct {
-	Seq  int64 // 0, 1, 2, ... since the device was first seen
-	Time time.Time
-	Text string // as misc shows it, without the newline: " INFO[BL2]: start"
+	Seq   int64 // 0, 1, 2, ... since the device was first seen
+	Time  time.Time
+	Level slog.Level // Info, Warn, or Error for what is worse
+	Text  string     // as misc shows it, without the newline: " INFO[BL2]: start"
 }
 
 // logStore keeps the last lines of the boot log.
@@ -58,18 +61,19 @@ func (l *logStore) restart() {
 	l.boot, l.index = l.next, 0
 }
 
-func (l *logStore) add(entries []bootlog.Entry) {
+func (l *logStore) add(entries []bootlog.Entry) (added []LogLine) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	for _, e := range entries {
 		for text := range strings.Lines(e.String()) {
 			text = strings.TrimSuffix(text, "\n")
-			l.lines = append(l.lines, LogLine{Seq: l.next, Time: now, Text: text})
+			added = append(added, LogLine{Seq: l.next, Time: now, Level: levelOf(e), Text: text})
 			l.next++
 			l.bytes += len(text)
 		}
 	}
+	l.lines = append(l.lines, added...)
 	old := 0
 	for ; l.bytes > logKept; old++ {
 		l.bytes -= len(l.lines[old].Text)
@@ -77,6 +81,7 @@ func (l *logStore) add(entries []bootlog.Entry) {
 	l.lines = slices.Delete(l.lines, 0, old)
 	close(l.changed)
 	l.changed = make(chan struct{})
+	return added
 }
 
 // since returns the lines from seq on that are still kept.
@@ -112,15 +117,16 @@ func (d *Device) bootLog(clear bool) []LogLine {
 
 // refreshLog reads the chip's buffer now, so that what the chip has written so
 // far is in the log when it returns: unless that is a lot, over a slow bus, or
-// the chip does not answer. What is late is there for the next reader.
-func (d *Device) refreshLog(ctx context.Context) {
+// the chip does not answer, within limit. What is late is there for the next
+// reader.
+func (d *Device) refreshLog(ctx context.Context, limit time.Duration) {
 	d.mu.Lock()
 	s, state := d.sess, d.state
 	d.mu.Unlock()
 	if state != Attached {
 		return // nobody follows it
 	}
-	ctx, cancel := context.WithTimeout(ctx, logRefresh)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	done := make(chan struct{})
 	select {
@@ -200,11 +206,23 @@ func (s *session) collect(ctx context.Context) (n int, err error) {
 	}
 	s.d.logs.index = rest
 	entries, _ := bootlog.Decode(words)
-	s.d.logs.add(entries)
-	for _, e := range entries {
-		s.d.log.Debug("boot log", "text", strings.TrimSpace(e.String()))
+	lines := s.d.logs.add(entries)
+	s.d.heard(entries, len(lines))
+	for _, l := range lines {
+		s.d.log.Log(ctx, l.Level, "boot log", "text", strings.TrimSpace(l.Text))
 	}
 	return len(words), nil
+}
+
+// levelOf is the level at which an entry is worth a record of our own log.
+func levelOf(e bootlog.Entry) slog.Level {
+	switch {
+	case e.Type != bootlog.Message || e.Level == bootlog.Err || e.Level == bootlog.Assert:
+		return slog.LevelError
+	case e.Level == bootlog.Warn:
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
 }
 
 func (s *session) logWords(ctx context.Context, start, end int) ([]uint64, error) {

@@ -31,7 +31,7 @@ func (d *Device) Misc(ctx context.Context) string {
 	case 1:
 		peer = d.askPeer(ctx) // who answers while registers are read
 	case 2:
-		d.refreshLog(ctx)
+		d.refreshLog(ctx, logRefresh)
 	}
 	ctx, cancel := context.WithTimeout(ctx, miscPatience)
 	defer cancel()

@@ -129,7 +129,7 @@ var errOvertaken = errors.New("another command has come before it was done")
 // live goes from state to state until ctx ends.
 func (s *session) live(ctx context.Context) error {
 	s.d.mu.Lock()
-	drop, others := s.d.drop, s.d.others
+	drop, others := s.d.leftAlone(), s.d.others
 	s.d.mu.Unlock()
 	next := s.probe
 	switch {
@@ -335,8 +335,11 @@ func idle(ctx context.Context) step {
 func (s *session) enter(state State, reason string) (changed bool) {
 	s.d.update(func() {
 		changed = s.d.state != state || s.d.reason != reason
-		s.d.state, s.d.reason = state, reason
+		s.d.state, s.d.reason, s.d.since = state, reason, time.Time{}
 		s.d.others = state == Contended || state == Locked && s.d.others
+		if state != Probing {
+			s.d.released(time.Now())
+		}
 	})
 	s.letGo()
 	if changed {
@@ -351,6 +354,7 @@ func (s *session) letGo() {
 	s.d.mu.Lock()
 	held, b := s.release, s.d.boot
 	s.mine, s.release = false, nil
+	s.d.since = time.Time{}
 	s.d.mu.Unlock()
 	if held == nil {
 		return
@@ -370,15 +374,25 @@ func (d *Device) SetDrop(ctx context.Context, drop bool) error {
 }
 
 func (d *Device) setDrop(ctx context.Context, drop bool) error {
-	busy := false
+	var err error
 	d.update(func() {
-		if busy = drop && d.boot != nil; !busy {
+		switch {
+		case drop && d.boot != nil:
+			err = fmt.Errorf("%w: it would be lost", ErrBusy)
+		case !drop && d.off:
+			err = errOff
+		default:
 			d.drop = drop
 		}
 	})
-	if busy {
-		return fmt.Errorf("%w: it would be lost", ErrBusy)
+	if err != nil {
+		return err
 	}
+	return d.followDrop(ctx, drop)
+}
+
+// followDrop gives the RShim up or takes it again, as has been decided.
+func (d *Device) followDrop(ctx context.Context, drop bool) error {
 	s := d.session()
 	if s == nil {
 		return nil // it counts when the device comes
@@ -403,17 +417,11 @@ func (s *session) giveUp(ctx context.Context) (step, error) {
 	defer cancel()
 	if mine {
 		_ = s.say(ctx, 0) // others need not wait for the keepalive to be missing
+		s.leftZero = true
 	}
 	s.enter(Dropped, dropReason)
 	_, _ = s.scratchpad1(ctx) // refused, after what is under way
 	return s.dropped, nil
-}
-
-// dropWanted reports whether the device is to be left alone.
-func (d *Device) dropWanted() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.drop
 }
 
 // forceOnce reports, once, whether an owner that is found is to be asked for the

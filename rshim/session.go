@@ -29,6 +29,7 @@ type session struct {
 	quiet    time.Time          // owned by own: no register access before
 	seen     time.Time          // owned by live: scratchpad 1, last, while it is ours
 	denied   time.Time          // owned by live: when a request was refused, last
+	leftZero bool               // owned by live: scratchpad 1 was cleared, as we gave the RShim up
 
 	// Guarded by d.mu.
 	opn       string
@@ -40,8 +41,8 @@ type session struct {
 
 // Serve runs the device on b until b has gone or ctx ends, and closes b.
 // Only one at a time; Set sees to that.
-func (d *Device) Serve(ctx context.Context, b Backend) error {
-	g, ctx := errgroup.WithContext(ctx)
+func (d *Device) Serve(parent context.Context, b Backend) error {
+	g, ctx := errgroup.WithContext(parent)
 	s := &session{
 		d: d, b: b, life: ctx, over: ctx.Done(),
 		gen:      b.Generation(),
@@ -52,9 +53,10 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 	}
 	d.update(func() {
 		d.sess, d.name, d.state, d.reason = s, b.Name(), Probing, "found on the bus"
-		if d.drop {
+		if d.leftAlone() {
 			d.state = Dropped // from the first moment on
 		}
+		d.verdict.lost = time.Time{}
 	})
 	d.log.Info("probing", "name", b.Name(), "generation", s.gen.String(), "revision", b.Revision())
 
@@ -73,17 +75,27 @@ func (d *Device) Serve(ctx context.Context, b Backend) error {
 	g.Go(func() error { return s.live(ctx) })
 	err := g.Wait()
 
-	asked := false
+	d.mu.Lock()
+	asked := !d.awaited.IsZero()
+	d.mu.Unlock()
+	if !asked {
+		// Before anybody sees that it is gone: what is typed from then on, or
+		// since a reset of ours, is for the chip that comes back.
+		d.console.flushInput()
+	}
+	now := time.Now()
 	d.update(func() {
-		d.sess, asked = nil, !d.awaited.IsZero()
+		d.sess, d.since = nil, time.Time{}
 		if d.state != Rebooting {
 			d.state, d.reason = Gone, "left the bus"
 		}
+		if parent.Err() != nil {
+			d.endPush(now)
+		}
+		d.verdict.lost = now.Add(d.back)
+		d.judge(now)
 	})
 	s.letGo()
-	if !asked {
-		d.console.flushInput() // after a reset of ours: what came since is for the chip that comes back
-	}
 	d.log.Info("disconnected", "err", err)
 	return errors.Join(err, b.Close())
 }

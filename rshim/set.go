@@ -58,6 +58,7 @@ type Set struct {
 	o     SetOptions
 	log   *slog.Logger
 	start chan *slot
+	turn  chan struct{} // filled by who gives the devices up, or takes them again
 
 	mu      sync.Mutex
 	device  Options           // of devices to come
@@ -65,21 +66,27 @@ type Set struct {
 	blocked map[string]bool   // as in SetOptions
 	slots   [MaxDevices]*slot // nil: never used
 	refused map[string]string // why, as logged, by name
+	off     bool              // the devices are given up
+	changed chan struct{}     // closed at the next change; nil: nobody waits
 }
 
 // slot is an index and what it belongs to.
 type slot struct {
 	name    string // "": what it belonged to has another index since
 	gen     reg.Generation
-	device  *Device // nil when there is none
-	drop    bool    // it is to be left alone, as of when there was one last
+	device  *Device  // nil when there is none
+	drop    bool     // DROP_MODE, as of when there was one last
+	counts  Counters // as of then
 	serving bool
 }
 
 // NewSet makes an empty set.
 func NewSet(o SetOptions) *Set {
 	o.Grace = orDefault(o.Grace, defaultGrace)
-	set := &Set{o: o, log: o.Device.Logger, start: make(chan *slot), device: o.Device, refused: make(map[string]string)}
+	set := &Set{
+		o: o, log: o.Device.Logger, start: make(chan *slot), device: o.Device, refused: make(map[string]string),
+		turn: make(chan struct{}, 1),
+	}
 	if set.log == nil {
 		set.log = slog.New(slog.DiscardHandler)
 	}
@@ -153,7 +160,11 @@ func (set *Set) retire(s *slot) bool {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	if !s.serving {
-		s.drop, s.device = s.device.dropWanted(), nil
+		d := s.device
+		d.mu.Lock()
+		s.drop, s.counts, s.device = d.drop, d.counts, nil
+		d.mu.Unlock()
+		wake(&set.changed)
 	}
 	return !s.serving
 }
@@ -166,7 +177,7 @@ func (d *Device) settle(ctx context.Context, grace time.Duration) bool {
 		return false
 	}
 	d.mu.Lock()
-	if d.state == Rebooting {
+	if d.state == Rebooting || d.push.Outcome == OutcomePending {
 		grace = max(grace, d.back)
 	}
 	d.mu.Unlock()
@@ -179,6 +190,7 @@ func (d *Device) settle(ctx context.Context, grace time.Duration) bool {
 		if d.sess == nil && d.state == Rebooting {
 			d.state, d.reason, d.awaited = Gone, "did not come back after the reset", time.Time{}
 		}
+		d.judge(time.Now())
 	})
 	waitedFor := func() bool { return d.boot != nil || d.console.Stats().Openers > 0 }
 	return d.await(ctx, func() bool { return d.sess != nil || !waitedFor() }) == nil && d.session() == nil

@@ -88,6 +88,8 @@ func (set *Set) claim(name string, gen reg.Generation) (_ *slot, fresh bool, err
 	s.name, s.gen, s.serving = name, gen, true
 	if s.device == nil {
 		s.device, fresh = New(i, o), true
+		s.device.counts, s.device.off = s.counts, set.off
+		wake(&set.changed)
 	}
 	return s, fresh, nil
 }

@@ -93,6 +93,9 @@ var errnos = []struct {
 	{rshim.ErrNotSupported, syscall.EOPNOTSUPP},
 	{rshim.ErrTooMany, syscall.ENODEV},
 	{rshim.ErrBlocked, syscall.ENODEV},
+	{rshim.ErrCancelled, syscall.ECANCELED},
+	{rshim.ErrDPU, syscall.EIO},
+	{rshim.ErrNoPush, syscall.ENOENT},
 }
 
 // errno puts the errno that belongs to err into its chain; cuse knows those of
