@@ -36,11 +36,11 @@ lint-vet:
 	GOARCH=arm $(GO) vet ./...
 
 unit:
-	$(GO) test -race $(UNIT)
+	$(GO) test -race -timeout 40m $(UNIT)
 
 # The kernel's structures have another layout for 32-bit programs.
 unit32:
-	GOARCH=386 $(GO) test $$($(GO) list ./... | grep -v -e /e2e -e /internal/vmtest)
+	GOARCH=386 $(GO) test -timeout 30m $$($(GO) list ./... | grep -v -e /e2e -e /internal/vmtest)
 
 libusb:
 	$(GO) build -tags libusb -o bin/libusb/bmc-rshim ./cmd/bmc-rshim
@@ -55,8 +55,8 @@ build: $(ARCHES:%=bin/linux-%)
 .PHONY: $(ARCHES:%=bin/linux-%)
 $(ARCHES:%=bin/linux-%): bin/linux-%:
 	CGO_ENABLED=0 GOOS=linux GOARCH=$* GOARM=7 $(GO) build -trimpath -tags nosim \
-		-ldflags "-s -w" -o $@/bmc-rshim ./cmd/bmc-rshim
-	CGO_ENABLED=0 GOOS=linux GOARCH=$* GOARM=7 $(GO) build -trimpath -ldflags "-s -w" -o $@/bluefield-sim ./cmd/bluefield-sim
+		-ldflags "-s -w" -o $@/ ./cmd/bmc-rshim ./cmd/ncsi-oem
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* GOARM=7 $(GO) build -trimpath -ldflags "-s -w" -o $@/ ./cmd/bluefield-sim
 
 # The tables are in virtual time, exact; the benchmarks behind it are what the
 # processor takes.

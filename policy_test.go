@@ -87,6 +87,7 @@ func TestGoMod(t *testing.T) {
 func TestSize(t *testing.T) {
 	budgets := map[string]int64{ // bytes, linux/arm v7
 		"bmc-rshim": 4.5 * (1 << 20),
+		"ncsi-oem":  3 * (1 << 20),
 	}
 	for name, budget := range budgets {
 		t.Run(name, func(t *testing.T) {
@@ -106,5 +107,65 @@ func TestSize(t *testing.T) {
 				t.Errorf("%s is %d bytes over its budget", name, st.Size()-budget)
 			}
 		})
+	}
+}
+
+// TestSmall names what must not be linked into the daemon, as each alone would
+// be a good part of what is left of its budget.
+func TestSmall(t *testing.T) {
+	banned := map[string]string{
+		"net":                         "its resolver comes along; internal sockets do",
+		"net/http":                    "it doubles the binary; pulling images is the bridge's business",
+		"github.com/godbus/dbus/v5":   "300 KiB; dbus/bus does what the daemon needs",
+		"encoding/xml":                "introspection is static text",
+		"text/template":               "it switches off the pruning of methods",
+		"regexp":                      "100 KiB",
+		"crypto/sha256":               "130 KiB with its self tests; internal/sha256 is the same",
+		"github.com/mdlayher/netlink": "NC-SI is ncsi-oem's business",
+	}
+	for _, p := range goList(t, "-tags=nosim", "-deps", "./cmd/bmc-rshim") {
+		if why, ok := banned[p.ImportPath]; ok {
+			t.Errorf("bmc-rshim links %s: %s", p.ImportPath, why)
+		}
+	}
+}
+
+// TestMethodsPruned: a call of reflect's Method or MethodByName that the linker
+// cannot see through makes it keep every exported method of every type.
+func TestMethodsPruned(t *testing.T) {
+	calls := func(args ...string) (found []string) {
+		cmd := exec.Command("go", append([]string{"build", "-o", os.DevNull, "-ldflags", "-dumpdep"}, args...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%.2000s", err, out)
+		}
+		for line := range strings.Lines(string(out)) {
+			if from, _, _ := strings.Cut(line, " -> "); strings.Contains(from, "<ReflectMethod>") {
+				found = append(found, from)
+			}
+		}
+		return found
+	}
+	for _, cmd := range []string{"bmc-rshim", "ncsi-oem"} {
+		if found := calls("-tags", "nosim", "./cmd/"+cmd); found != nil {
+			t.Errorf("%s: %q use reflection on methods", cmd, found)
+		}
+	}
+	src := filepath.Join(t.TempDir(), "main.go")
+	const program = `package main
+
+import (
+	"os"
+	"reflect"
+)
+
+func main() { reflect.ValueOf(os.Stdout).MethodByName(os.Args[0]).Call(nil) }
+`
+	if err := os.WriteFile(src, []byte(program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if calls(src) == nil {
+		t.Error("a program that does is not found, so that this test proves nothing")
 	}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim"
@@ -18,6 +19,9 @@ type conf struct {
 	forceMode       int
 	autoAttach      int
 	grantDuringPush int
+
+	ncsi    []string // arguments of ncsi-oem; nil: not configured
+	metrics string   // file for metrics; "": none
 
 	index   map[string]int  // of a device's name
 	blocked map[string]bool // devices' names
@@ -68,6 +72,12 @@ var confKeys = []confKey{
 	{name: "GRANT_DURING_PUSH", high: 1, live: true, at: func(c *conf) *int { return &c.grantDuringPush }},
 }
 
+// Keys of ours whose value is the rest of the line.
+const (
+	keyNCSI    = "NCSI"         // how ncsi-oem reaches the NIC, such as -if eth0
+	keyMetrics = "METRICS_FILE" // for node_exporter's textfile collector
+)
+
 // options are those of a device.
 func (c conf) options() rshim.Options {
 	return rshim.Options{
@@ -92,6 +102,12 @@ func (c *conf) changes(next *conf) (applied, later []string) {
 		default:
 			later = append(later, k.name)
 		}
+	}
+	if !slices.Equal(c.ncsi, next.ncsi) {
+		later = append(later, keyNCSI)
+	}
+	if c.metrics != next.metrics {
+		later = append(later, keyMetrics)
 	}
 	if !maps.Equal(c.index, next.index) {
 		applied = append(applied, "rshim<N>")

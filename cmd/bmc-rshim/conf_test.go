@@ -256,13 +256,13 @@ func TestConfOptions(t *testing.T) {
 // A file that is none, and does not end, takes neither the memory nor the lines
 // before it.
 func TestConfHuge(t *testing.T) {
-	c, remarks, err := readConf(io.MultiReader(strings.NewReader("DISPLAY_LEVEL 2\n"), endless("x\n")))
+	c, remarks, err := readConf(io.MultiReader(strings.NewReader("DISPLAY_LEVEL 2\n"), endless("0123456789abcde\n")))
 	if err != nil || c.displayLevel != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
-	// Each of the lines x, which the 16 bytes before them leave room for, is
-	// wrong, and that there are more.
-	const wrong = (maxConf-16)/2 + 1
+	// Each of the lines of 16 bytes, which the 16 before them leave room for,
+	// is wrong, and that there are more.
+	const wrong = (maxConf-16)/16 + 1
 	if n := len(remarks); n > maxRemarks+1 || !slices.ContainsFunc(remarks, func(r remark) bool {
 		return strings.HasPrefix(r.text, "and ") && r.wrong == wrong-maxRemarks
 	}) {
@@ -286,11 +286,12 @@ func TestConfHuge(t *testing.T) {
 // endless repeats a text for ever.
 type endless string
 
-func (e endless) Read(p []byte) (n int, _ error) {
-	for n+len(e) <= len(p) {
-		n += copy(p[n:], e)
+func (e endless) Read(p []byte) (int, error) {
+	whole := p[:len(p)/len(e)*len(e)]
+	for n := copy(whole, e); n < len(whole); n *= 2 {
+		copy(whole[n:], whole[:n])
 	}
-	return n, nil
+	return len(whole), nil
 }
 
 func FuzzConf(f *testing.F) {

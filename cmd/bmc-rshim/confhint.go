@@ -10,7 +10,7 @@ func (c *confReader) didYouMean(key string) string {
 		return "" // nobody sees it
 	}
 	word, _, _ := strings.Cut(strings.ToUpper(key), "=") // KEY=VALUE is common elsewhere
-	names := []string{"none"}
+	names := []string{"none", keyNCSI, keyMetrics}
 	if n := strings.TrimRight(word, "0123456789"); n != word {
 		names = append(names, "rshim"+word[len(n):])
 	}

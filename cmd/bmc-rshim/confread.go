@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -115,6 +116,8 @@ func (c *confReader) read(line []byte, cut bool) {
 	known := lookUp(key)
 	switch {
 	case key == "":
+	case key == keyNCSI, key == keyMetrics:
+		c.setText(key, value, string(rest))
 	case len(key) > maxKey:
 		c.warn("%q...: a key has %d bytes at most", key[:maxKey], maxKey)
 	case known == nil && key != "none" && !isMapping(key, value):
@@ -141,6 +144,30 @@ func token(line []byte) (_ string, rest []byte) {
 		return string(line[:i]), line[i:]
 	}
 	return string(line), nil
+}
+
+// setText takes the value of a key that has a text.
+func (c *confReader) setText(key, value, rest string) {
+	if value == "" {
+		c.warn("no value for %q", key)
+		return
+	}
+	if before := c.seen[key]; before > 0 {
+		c.warn("%s is in line %d already: the last one counts", key, before)
+	}
+	c.seen[key] = c.line
+	if key == keyNCSI {
+		c.ncsi = append([]string{value}, strings.Fields(rest)...)
+		return
+	}
+	if !filepath.IsAbs(value) {
+		c.warn("%s is an absolute path, not %q", key, value)
+		return
+	}
+	if strings.TrimSpace(rest) != "" {
+		c.warn("%s: of the line just %q counts", key, value)
+	}
+	c.metrics = value
 }
 
 func lookUp(key string) *confKey {

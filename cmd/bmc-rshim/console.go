@@ -8,9 +8,12 @@ import (
 	"flag"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const consoleHelp = `On a terminal, all keys go to the DPU, Ctrl-C too. An escape is typed at the
@@ -99,14 +102,9 @@ func (o *consoleOptions) parse(e *env, fs *flag.FlagSet, args []string) error {
 
 // start opens what the session needs and runs it.
 func (s *session) start(ctx context.Context) error {
-	names, err := findNodes(s.o.target.devRoot, s.o.target.device)
-	if err != nil {
+	if err := s.find(ctx); err != nil {
 		return err
 	}
-	if len(names) > 1 {
-		return usageError("there are %d devices: choose one of %s", len(names), strings.Join(names, ", "))
-	}
-	s.node = nodes{s.o.target.devRoot, names[0]}
 	if s.o.log != "" {
 		f, err := os.OpenFile(s.o.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
@@ -117,12 +115,12 @@ func (s *session) start(ctx context.Context) error {
 	}
 	patient, cancel := context.WithTimeout(ctx, nodePatience)
 	defer cancel()
-	f, unkept, err := s.node.openConsole(patient, s.o.replay)
+	f, unkept, err := s.source.openConsole(patient, s.o.replay)
 	if err != nil {
 		return unavailable(err)
 	}
 	if unkept != nil {
-		s.say("%s has kept no output: %v", s.node.name, unkept)
+		s.say("%s has kept no output: %v", s.name, unkept)
 	}
 
 	// Whatever ends the process has to pass by the terminal's restoration, and
@@ -161,7 +159,7 @@ func (s *session) start(ctx context.Context) error {
 
 	switch why := context.Cause(within); {
 	case why == errLeft:
-		s.note("left the console of %s", s.node.name)
+		s.note("left the console of %s", s.name)
 	case why == errSilent:
 	case !errors.Is(why, context.Cause(ctx)):
 		s.tell("")
@@ -173,15 +171,57 @@ func (s *session) start(ctx context.Context) error {
 	return nil
 }
 
+// find finds the console. The device file does what D-Bus cannot: breaks,
+// waiting until the DPU has taken all, and what was printed before. Who has no
+// right to it, or has none, is connected by the daemon on D-Bus.
+func (s *session) find(ctx context.Context) error {
+	t := &s.o.target
+	names, err := findNodes(t.root(), t.device)
+	switch {
+	case t.bus != "" && t.bus != noBus, err != nil && t.onBus():
+	case err != nil:
+		return err
+	case len(names) > 1:
+		return usageError("there are %d devices: choose one of %s", len(names), strings.Join(names, ", "))
+	case !t.onBus() || t.bus == noBus || unix.Access(filepath.Join(t.root(), names[0], "console"), unix.R_OK|unix.W_OK) == nil:
+		n := nodes{t.root(), names[0]}
+		s.source, s.name = n, n.name
+		return nil
+	}
+	c, cerr := t.connect(ctx)
+	if c == nil {
+		if cerr != nil {
+			return cerr
+		}
+		if err != nil {
+			return err
+		}
+		n := nodes{t.root(), names[0]} // it says why it cannot be used
+		s.source, s.name = n, n.name
+		return nil
+	}
+	defer c.Close()
+	ds, err := t.busDevices(ctx, c)
+	if err != nil {
+		return err
+	}
+	if len(ds) > 1 {
+		return usageError("there are %d devices: choose one with -device", len(ds))
+	}
+	d := ds[0].(*busDevice)
+	s.source, s.name = busConsole{t, d.index}, d.name()
+	return nil
+}
+
 func (s *session) banner() {
 	switch {
 	case s.stdin == nil:
-		s.note("console of %s, output alone: interrupt it to end", s.node.name)
+		s.note("console of %s, output alone: interrupt it to end", s.name)
 	case s.keys.char != 0:
-		s.note("console of %s: %s. at the beginning of a line ends, %s? lists the escapes", s.node.name, &s.keys, &s.keys)
+		s.note("console of %s: %s. at the beginning of a line ends, %s? lists the escapes", s.name, &s.keys, &s.keys)
 	case s.term != nil:
-		s.note("console of %s, without escapes: end it from elsewhere", s.node.name)
+		s.note("console of %s, without escapes: end it from elsewhere", s.name)
 	default:
-		s.note("console of %s", s.node.name)
+		s.note("console of %s", s.name)
 	}
 }

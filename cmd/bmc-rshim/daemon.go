@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/bluefield-go/bmc-rshim/internal/devnode"
 	"github.com/bluefield-go/bmc-rshim/internal/sdnotify"
@@ -20,7 +21,10 @@ import (
 type daemonOptions struct {
 	conf     string
 	usb      string
-	devRoot  string // "": no device files
+	devRoot  string        // "": no device files
+	dbus     string        // address of the bus; "": the system's, noBus: none
+	settle   time.Duration // see dbus.Options
+	metrics  string        // file for metrics; "": what the configuration says
 	logLevel string
 	version  bool
 	check    bool
@@ -29,6 +33,7 @@ type daemonOptions struct {
 	sim      simFlags
 
 	hup  <-chan os.Signal // to read conf again
+	usr1 <-chan os.Signal // to write the state into the log
 	said conf             // what it said last
 
 	force bool // ask once for the ownership of a device that another has
@@ -49,6 +54,9 @@ func daemon(ctx context.Context, e *env, args []string) error {
 		"with exit code 0 if nothing is wrong, otherwise 1; notes say what is of no effect here")
 	fs.StringVar(&o.usb, "usb", "usbfs", "USB `backend`: "+backendNames())
 	fs.StringVar(&o.devRoot, "dev-root", "/dev", "`directory` of the device files")
+	fs.StringVar(&o.dbus, "bus", "", "`address` of the D-Bus to be on, or none; \"\" is the system's")
+	fs.StringVar(&o.metrics, "metrics-file", "", "`file` for node_exporter's textfile collector, such as\n"+
+		"/var/lib/node_exporter/bmc_rshim.prom (METRICS_FILE in the configuration)")
 	fs.StringVar(&o.logLevel, "log-level", "notice", "`level`: error, warn, notice, info or debug, or 0 (nothing) to 4 (debug)")
 	fs.BoolVar(&o.force, "force", false, "ask the owner of each device once for the RShim, should it have one")
 	fs.BoolVar(&o.version, "version", false, "print the version")
@@ -83,6 +91,10 @@ func daemon(ctx context.Context, e *env, args []string) error {
 func (o *daemonOptions) run(ctx context.Context, e *env, log *slog.Logger) error {
 	if e.hangups != nil {
 		o.hup = e.hangups()
+	}
+	o.settle = e.settle
+	if e.dumps != nil {
+		o.usr1 = e.dumps()
 	}
 	bus, err := o.bus(e, log)
 	if err != nil {

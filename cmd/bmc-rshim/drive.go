@@ -3,18 +3,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
 	"time"
+
+	corepush "github.com/bluefield-go/bmc-rshim/rshim/push"
 )
 
 // lastWords is how long a stream that failed waits for the boot log to say why.
 const lastWords = time.Second
 
-// drive sends the stream and follows the boot log at the same time, until it
+// drive has s send the stream and follows the boot log at the same time, until it
 // is decided how the push went.
-func (p *push) drive(ctx context.Context) error {
+func (p *push) drive(ctx context.Context, s *corepush.Sender) error {
 	inner, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -22,7 +25,7 @@ func (p *push) drive(ctx context.Context) error {
 
 	p.opened, p.meter = time.Now(), meter{}
 	streamed := make(chan error, 1)
-	wg.Go(func() { streamed <- p.sender.run(inner, p.t, p.stream) })
+	wg.Go(func() { streamed <- s.Send(inner, p.t.openBoot) })
 	type news struct {
 		lines []string
 		err   error
@@ -32,7 +35,7 @@ func (p *push) drive(ctx context.Context) error {
 		// Once the chip is back from its reset, all that misc shows is of
 		// this boot.
 		select {
-		case <-p.sender.begun:
+		case <-p.sent.begun:
 		case <-inner.Done():
 			return
 		}
@@ -54,7 +57,7 @@ func (p *push) drive(ctx context.Context) error {
 			p.deaf = n.err
 			for _, line := range n.lines {
 				p.out.line(line)
-				p.watch.see(line, time.Now())
+				p.see(line)
 			}
 		case now := <-tick.C:
 			p.out.progress(p.progress(now))
@@ -63,9 +66,9 @@ func (p *push) drive(ctx context.Context) error {
 			return ctx.Err()
 		}
 		now := time.Now()
-		if n, _, _ := p.sender.sent(); n != moved {
+		if n := p.sent.get().Bytes; n != moved {
 			moved = n
-			p.watch.moved(now)
+			p.watch.Moved(now)
 		}
 		if over, err := p.verdict(now); over {
 			return err
@@ -74,15 +77,15 @@ func (p *push) drive(ctx context.Context) error {
 }
 
 func (p *push) progress(now time.Time) progress {
-	bytes, image, since := p.sender.sent()
-	g := progress{Phase: "streaming", Bytes: bytes, Total: p.total, Image: image}
+	s := p.sent.get()
+	g := progress{Phase: "streaming", Bytes: s.Bytes, Total: p.total, Image: s.Image}
 	switch {
 	case !p.ended.IsZero():
 		g.Phase = "booting"
-	case since.IsZero():
+	case s.Begun.IsZero():
 		g.Phase = "resetting"
 	default:
-		g.Rate = p.meter.rate(since, bytes, now)
+		g.Rate = p.meter.rate(s.Begun, s.Bytes, now)
 	}
 	return g
 }
@@ -92,10 +95,15 @@ func (p *push) streamEnded(err error) {
 	if err != nil {
 		return
 	}
-	bytes, _, since := p.sender.sent()
+	s := p.sent.get()
+	p.sentNote(s.Bytes, p.ended.Sub(s.Begun), s.Begun.IsZero())
+}
+
+// sentNote tells that the DPU has taken all, and if that is known how fast.
+func (p *push) sentNote(bytes int64, took time.Duration, unknown bool) {
 	text := fmt.Sprintf("sent %s", size(bytes))
-	if took := p.ended.Sub(since).Seconds(); took >= 0.1 && !since.IsZero() {
-		text += fmt.Sprintf(" in %.1f s, %s/s", took, size(int64(float64(bytes)/took)))
+	if s := took.Seconds(); s >= 0.1 && !unknown {
+		text += fmt.Sprintf(" in %.1f s, %s/s", s, size(int64(float64(bytes)/s)))
 	}
 	p.out.note(text)
 }
@@ -115,7 +123,7 @@ func (p *push) deadline() time.Time {
 // alarm is how long it takes until something has to be decided.
 func (p *push) alarm() time.Duration {
 	at := p.deadline()
-	if over := p.watch.over; !over.IsZero() && (at.IsZero() || over.Before(at)) {
+	if over := p.watch.Over(); !over.IsZero() && (at.IsZero() || over.Before(at)) {
 		at = over
 	}
 	if at.IsZero() {
@@ -127,9 +135,10 @@ func (p *push) alarm() time.Duration {
 // verdict decides whether the push is over, and how it went.
 func (p *push) verdict(now time.Time) (over bool, err error) {
 	w := &p.watch
+	line, _ := w.Error()
 	late := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
-	switch bytes, _, _ := p.sender.sent(); {
-	case late(w.over):
+	switch bytes := p.sent.get().Bytes; {
+	case late(w.Over()):
 		return true, p.dpuError("")
 	case p.ended.IsZero():
 		return false, nil
@@ -137,22 +146,22 @@ func (p *push) verdict(now time.Time) (over bool, err error) {
 		switch {
 		case bytes > 0 && !late(p.deadline()):
 			return false, nil
-		case w.error != "":
+		case line != "":
 			return true, p.dpuError(fmt.Sprintf(", and the push failed after %s: %v", p.amount(), p.failed))
 		case bytes > 0:
 			return true, fmt.Errorf("the push failed after %s: %w", p.amount(), p.failed)
 		}
 		return true, p.failed
-	case p.o.wait == outcomeStreamed, w.ready:
-		if w.error != "" {
+	case p.o.wait == outcomeStreamed, w.Ready():
+		if line != "" {
 			return true, p.dpuError("")
 		}
-		if w.ready {
+		if w.Ready() {
 			p.out.note(fmt.Sprintf("%s is ready, %.1f s after the start", p.result.Device, now.Sub(p.began).Seconds()))
 		}
 		return true, nil
 	case late(p.deadline()):
-		more := w.doing()
+		more := doing(w)
 		if p.deaf != nil {
 			more += "; its boot log cannot be read: " + p.deaf.Error()
 		}
@@ -164,15 +173,16 @@ func (p *push) verdict(now time.Time) (over bool, err error) {
 // dpuError is the error of a boot that the DPU reported an error of.
 func (p *push) dpuError(more string) error {
 	who := "the DPU reported an error"
-	if p.watch.ready {
+	if p.watch.Ready() {
 		who = "the DPU is up, but reported an error"
 	}
-	return exitWith(exitDPU, "%s: %s%s", who, p.watch.error, more)
+	line, _ := p.watch.Error()
+	return exitWith(exitDPU, "%s: %s%s", who, line, more)
 }
 
 // amount is how much was sent, of how much if that is known.
 func (p *push) amount() string {
-	bytes, _, _ := p.sender.sent()
+	bytes := p.sent.get().Bytes
 	if p.total == 0 {
 		return size(bytes)
 	}
@@ -181,35 +191,45 @@ func (p *push) amount() string {
 
 // where says where an interrupted push was.
 func (p *push) where() string {
-	_, _, since := p.sender.sent()
+	if p.bus != nil {
+		return p.bus.where()
+	}
 	switch {
 	case p.opened.IsZero():
 		return "before anything was touched"
-	case since.IsZero():
+	case p.sent.get().Begun.IsZero():
 		return "while the DPU was being reset; it waits for an image: push again"
 	case p.ended.IsZero() || p.failed != nil:
 		return fmt.Sprintf("after %s; the DPU waits for the rest: push again", p.amount())
 	}
-	return "while the DPU, which has the image, was booting; " + p.watch.doing()
+	return "while the DPU, which has the image, was booting; " + doing(&p.watch)
 }
 
 // finish completes the result.
 func (p *push) finish(err error) result {
 	r := &p.result
 	r.ExitCode = exitCode(err)
-	r.Ready = p.watch.ready
+	r.Ready = r.Ready || p.watch.Ready()
 	switch {
 	case err != nil:
-		r.Outcome, r.Error = outcomes[r.ExitCode], err.Error()
+		r.Outcome, r.Error = cmp.Or(r.Outcome, outcomes[r.ExitCode]), err.Error()
+	case p.detached:
+		r.Outcome = outcomeStarted
 	case p.o.wait == outcomeStreamed:
 		r.Outcome = outcomeStreamed
 	default:
 		r.Outcome = outcomeReady
 	}
-	var since time.Time
-	r.Bytes, _, since = p.sender.sent()
-	if !p.ended.IsZero() && !since.IsZero() {
-		r.Stream = seconds(p.ended.Sub(since))
+	s := p.sent.get()
+	if p.bus != nil {
+		s.Begun = p.bus.streaming
+		if p.bus.now != nil {
+			s.Bytes = p.bus.now.Bytes
+		}
+	}
+	r.Bytes = s.Bytes
+	if !p.ended.IsZero() && !s.Begun.IsZero() {
+		r.Stream = seconds(p.ended.Sub(s.Begun))
 	}
 	r.Elapsed = seconds(time.Since(p.began))
 	return *r

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/bluefield-go/bmc-rshim/dbus/client"
 	"github.com/bluefield-go/bmc-rshim/rshim"
 )
 
@@ -20,6 +21,7 @@ const (
 	exitDPU         = 4   // push: the DPU reported an error during its boot
 	exitTimeout     = 5   // the DPU, the input or (force) the owner took too long
 	exitDevice      = 6   // no such device, or it cannot be used now; nothing was touched (console: or it went away)
+	exitHost        = 7   // recover: the DPU is up, but the host's access is not what it was
 	exitInterrupted = 130 // by a signal
 )
 
@@ -32,6 +34,8 @@ const exitCodes = `exit codes:
   5    the DPU, the input or (force) the owner took too long
   6    no such device, or it cannot be used now; nothing was touched
        (console: or it went away)
+  7    recover: the DPU is up, but the host's access to the RShim is not what it
+       was before
   130  interrupted
 `
 
@@ -64,6 +68,24 @@ func exitCode(err error) int {
 		return exitTimeout
 	}
 	return exitFailed
+}
+
+// remote gives an error of the daemon's its exit code.
+func remote(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, client.ErrImage), errors.Is(err, client.ErrWrongChip):
+		return &exitError{exitRefused, err}
+	case errors.Is(err, client.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return &exitError{exitTimeout, err}
+	}
+	for _, e := range []error{client.ErrNoBus, client.ErrNoDaemon, client.ErrUnavailable, client.ErrNotFound, client.ErrNotAllowed, client.ErrPermission} {
+		if errors.Is(err, e) {
+			return &exitError{exitDevice, err}
+		}
+	}
+	return err
 }
 
 // unavailable gives an error of a device that cannot be used its exit code.

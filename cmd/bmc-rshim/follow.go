@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bluefield-go/bmc-rshim/dbus/client"
 )
 
 // followPoll is how often the boot log is looked at. A DPU that reboots is
@@ -101,6 +103,7 @@ func logCommand(ctx context.Context, e *env, args []string) error {
 	fs := flags("log", "", "")
 	tf.register(fs)
 	forever := fs.Bool("f", false, "follow the log until interrupted")
+	asJSON := fs.Bool("json", false, "print JSON, an object a line")
 	if err := parse(e, fs, args, 0); err != nil {
 		return err
 	}
@@ -109,9 +112,23 @@ func logCommand(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	defer t.close()
+	name := nameOf(t)
+	put := func(l client.LogLine) {
+		l.Text = strings.TrimPrefix(l.Text, " ")
+		if *asJSON {
+			_ = printJSON(e.stdout, logLineJSON(name, l))
+			return
+		}
+		fmt.Fprintln(e.stdout, l.Text)
+	}
+	if b, ok := t.(*busDevice); ok {
+		return busLog(ctx, &tf, b, *forever, put, func(err error) { fmt.Fprintln(e.stderr, "bmc-rshim:", err) })
+	}
+	count := uint64(0)
 	print := func(lines []string) {
 		for _, l := range lines {
-			fmt.Fprintln(e.stdout, strings.TrimPrefix(l, " "))
+			count++
+			put(client.LogLine{Seq: count, Text: l})
 		}
 	}
 	if *forever {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/bluefield-go/bmc-rshim/rshim"
@@ -22,10 +21,15 @@ it refuses.
 
 ` + exitCodes
 
-// takeover is the result of force and release. Its JSON names are an interface.
+// takeover is the result of force and release.
 type takeover struct {
-	Device string `json:"device"`
-	Result string `json:"result"` // "granted", "no owner", "not needed", "released"
+	Device string
+	Result string // "granted", "no owner", "not needed", "released"
+}
+
+func (t takeover) json(o *object) {
+	o.text("device", t.Device)
+	o.text("result", t.Result)
 }
 
 func forceCommand(ctx context.Context, e *env, args []string) error {
@@ -77,7 +81,7 @@ func ownership(ctx context.Context, e *env, name, help string, args []string, do
 	case err != nil:
 		return fmt.Errorf("%s: %w", st.summary(), err)
 	case *asJSON:
-		return json.NewEncoder(e.stdout).Encode(r)
+		return printJSON(e.stdout, r)
 	case !*quiet:
 		fmt.Fprintln(e.stdout, text)
 	}

@@ -3,57 +3,52 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
-	"sync/atomic"
+	"strings"
 
-	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
-	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/internal/fdread"
+	"github.com/bluefield-go/bmc-rshim/internal/sha256"
+	corepush "github.com/bluefield-go/bmc-rshim/rshim/push"
 )
 
-// peekSize is how much of a pipe is looked at before anything is touched. The
-// boot firmware, by which a BFB for another chip is known, begins a BFB.
-const peekSize = 1 << 20
-
-// image is what shall be pushed.
+// image is what shall be pushed: a file of any kind, or what else stdin is.
 type image struct {
 	name   string
-	src    io.Reader
-	opened io.Closer // what has to be closed, or nil
-	file   *os.File  // src, if it can be read twice
-	start  int64     // offset of the image in file
-	length int64     // in bytes; -1 if not known before its end
-	read   atomic.Int64
+	file   *os.File        // nil: it is none
+	stdin  io.Reader       // if it is no file
+	whole  *corepush.Image // if file can be read twice
+	length int64           // in bytes; -1 if not known before its end
+	opened bool            // file is the image's to close
 }
 
 // openImage opens a file, or standard input for "-".
 func openImage(ctx context.Context, name string, stdin io.Reader) (*image, error) {
-	img := &image{name: name, src: stdin, length: -1}
-	if name != "-" {
+	img := &image{name: name, stdin: stdin, length: -1}
+	if name == "-" {
+		img.file, _ = stdin.(*os.File)
+	} else {
 		// Opening a FIFO waits for its writer.
 		f, err := blocking(ctx, func() (*os.File, error) { return os.Open(name) })
 		if err != nil {
 			return nil, err
 		}
-		img.src, img.opened = f, f
+		img.file, img.opened = f, true
 	}
-	f, ok := img.src.(*os.File)
-	if !ok {
+	if img.file == nil {
 		return img, nil
 	}
-	info, err := f.Stat()
+	info, err := img.file.Stat()
 	switch {
 	case err != nil:
 	case info.IsDir():
 		err = fmt.Errorf("%s is a directory", name)
 	case info.Mode().IsRegular():
-		if img.start, err = f.Seek(0, io.SeekCurrent); err == nil {
-			img.file, img.length = f, info.Size()-img.start
+		if img.whole, err = corepush.OpenFile(img.file, img.title()); err == nil {
+			img.length = img.whole.Length()
 		}
 	}
 	if err != nil {
@@ -64,8 +59,8 @@ func openImage(ctx context.Context, name string, stdin io.Reader) (*image, error
 }
 
 func (img *image) close() {
-	if img.opened != nil {
-		_ = img.opened.Close()
+	if img.opened {
+		_ = img.file.Close()
 	}
 }
 
@@ -77,66 +72,81 @@ func (img *image) title() string {
 	return img.name
 }
 
-// inspect checks the image for a chip: a file as a whole, a pipe as far as it
-// can be looked into. Afterwards, the image is at its start again.
-func (img *image) inspect(ctx context.Context, g reg.Generation) (*bfb.Summary, error) {
-	var sum *bfb.Summary
-	var err error
-	if img.file != nil {
-		sum, err = bfb.Check(reader(func(p []byte) (int, error) {
-			if err := ctx.Err(); err != nil {
-				return 0, err
-			}
-			n, err := img.file.Read(p)
-			img.read.Add(int64(n))
-			return n, err
-		}), g)
-		if _, serr := img.file.Seek(img.start, io.SeekStart); err == nil {
-			err = serr
-		}
-	} else {
-		r := bufio.NewReaderSize(img.src, peekSize)
-		var head []byte
-		head, err = blocking(ctx, func() ([]byte, error) { return r.Peek(peekSize) })
-		switch {
-		case errors.Is(err, io.EOF): // this is all of it
-			sum, err = bfb.Check(bytes.NewReader(head), g)
-		case err == nil:
-			sum, err = checkHead(head, g)
-		}
-		img.src = r
+// read is the image for who reads it in this process, until done is called.
+func (img *image) read() (_ *corepush.Image, done func(), err error) {
+	switch {
+	case img.whole != nil:
+		return img.whole, func() {}, nil
+	case img.file == nil:
+		return corepush.NewPipe(leaving{img.stdin}, img.title()), func() {}, nil
 	}
-	var bad *bfb.FormatError
-	if errors.As(err, &bad) {
-		err = exitWith(exitRefused, "%s refused, nothing was touched: %w (-no-check pushes it all the same)", img.title(), err)
+	raw, err := img.file.SyscallConn() // Fd may have its calls block
+	if err != nil {
+		return nil, nil, err
 	}
-	return sum, err
+	var r *fdread.Reader
+	if cerr := raw.Control(func(fd uintptr) { r, err = fdread.New(fd, img.title()) }); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return corepush.NewPipe(r, img.title()), func() { _ = r.Close() }, nil
 }
 
-// checkHead checks the start of a BFB.
-func checkHead(head []byte, g reg.Generation) (*bfb.Summary, error) {
-	sum := new(bfb.Summary)
-	r := bfb.NewReader(bytes.NewReader(head))
-	for {
-		i, err := r.Next()
-		if errors.Is(err, bfb.ErrTruncated) || err == io.EOF {
-			return sum, nil // of the head alone
-		}
-		if err != nil {
-			return sum, err
-		}
-		sum.Images = append(sum.Images, bfb.ImageCheck{Image: i})
-		// Whether it fits is known when all versions of the boot firmware
-		// have been seen: the last one does not announce itself again.
-		boot := i.ID == bfb.IDBL2 || i.ID == bfb.IDBL2R && i.Following>>bfb.IDBL2&1 == 0
-		if boot && i.Following>>i.ID&1 == 0 {
-			if err := sum.Fits(g); err != nil {
-				return sum, err
-			}
-		}
+// leaving is the source of a reader that knows no contexts: a Read that its
+// context has ended is left behind, with a buffer of its own.
+type leaving struct{ r io.Reader }
+
+func (l leaving) Read(ctx context.Context, p []byte) (int, error) {
+	own := make([]byte, len(p))
+	type result struct {
+		n   int
+		err error
 	}
+	// An error does not keep what came with it from being passed on.
+	got, err := blocking(ctx, func() (result, error) {
+		n, err := l.r.Read(own)
+		return result{n, err}, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return copy(p, own[:got.n]), got.err
 }
 
-type reader func(p []byte) (int, error)
+// pipe gives an image that is no file as one, which the daemon can read.
+func (img *image) pipe() (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_, _ = io.Copy(w, img.stdin)
+		w.Close()
+	}()
+	return r, nil
+}
 
-func (r reader) Read(p []byte) (int, error) { return r(p) }
+// refusal is what follows from an image that was refused.
+func refusal(err error) error {
+	if strings.Contains(err.Error(), corepush.ErrDigest.Error()) { // also as the daemon's words
+		return &exitError{exitRefused, err}
+	}
+	return exitWith(exitRefused, "%w (-no-check pushes it all the same)", err)
+}
+
+// digestOf is the digest of an image whose SHA-256 is to be sum, in hexadecimal;
+// "" is any.
+func digestOf(sum string) corepush.Digest {
+	b, err := hex.DecodeString(sum)
+	if err != nil || len(b) == 0 {
+		return corepush.Digest{}
+	}
+	return corepush.Digest{Hash: sha256.New(), Sum: b}
+}
+
+func isSHA256(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == sha256.Size
+}

@@ -36,6 +36,11 @@ type link struct {
 	unsent  sending       // what remains of the last
 }
 
+// consoleSource is where consoles are opened.
+type consoleSource interface {
+	openConsole(ctx context.Context, replay bool) (f *os.File, unkept, err error)
+}
+
 // openConsole opens the console for nonblocking calls, with the output that was
 // kept before if replay is set. A daemon that keeps none is no error, but
 // reported.
@@ -165,7 +170,7 @@ func (s *session) put(ctx context.Context, l *link, x sending) error {
 	}
 	if err == nil && x.brk {
 		if err := sendBreak(ctx, l.f, 0); err != nil {
-			s.say("%s cannot send a break: %v", s.node.name, err)
+			s.say("%s cannot send a break: %v", s.name, err)
 		}
 	}
 	if err == nil && x.drain {

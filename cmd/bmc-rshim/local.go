@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim"
+	corepush "github.com/bluefield-go/bmc-rshim/rshim/push"
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
 // attachPatience is how long a simulated device may take to attach.
@@ -80,12 +82,21 @@ func (l *local) setMisc(ctx context.Context, commands string) error {
 	return l.d.WriteMisc(ctx, commands)
 }
 
+func (l *local) readReg(ctx context.Context, addr uint32, size int) (uint64, error) {
+	v, err := l.d.ReadReg(ctx, reg.Linear(addr), size)
+	return v, unavailable(err)
+}
+
+func (l *local) writeReg(ctx context.Context, addr uint32, size int, v uint64) error {
+	return unavailable(l.d.WriteReg(ctx, reg.Linear(addr), size, v))
+}
+
 func (l *local) force(ctx context.Context) (rshim.ForceResult, error) {
 	r, err := l.d.Force(ctx)
 	return r, unavailable(err)
 }
 
-func (l *local) openBoot(ctx context.Context) (bootStream, error) {
+func (l *local) openBoot(ctx context.Context) (corepush.Stream, error) {
 	b, err := l.d.OpenBoot(ctx)
 	if err != nil {
 		return nil, unavailable(err)

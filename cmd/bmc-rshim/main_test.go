@@ -25,7 +25,7 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"", exitUsage, "", "usage: bmc-rshim COMMAND"},
 		{"-h", exitOK, "3    push: the image is bad", ""},
-		{"help", exitOK, "daemon   serve the DPUs", ""},
+		{"help", exitOK, "daemon      serve the DPUs", ""},
 		{"-version", exitOK, "bmc-rshim ", ""},
 		{"version", exitOK, "bmc-rshim ", ""},
 		{"version x", exitUsage, "", `too many arguments: ["x"]`},

@@ -18,6 +18,7 @@ import (
 
 	"github.com/bluefield-go/bmc-rshim/internal/devnode"
 	"github.com/bluefield-go/bmc-rshim/rshim"
+	corepush "github.com/bluefield-go/bmc-rshim/rshim/push"
 )
 
 const (
@@ -80,6 +81,32 @@ func (n nodes) state(ctx context.Context) (state, reason string, err error) {
 		return struct{}{}, err
 	})
 	return state, reason, err
+}
+
+func (n nodes) readReg(ctx context.Context, addr uint32, size int) (v uint64, err error) {
+	err = n.registers(ctx, func(r *devnode.Registers) error {
+		v, err = r.Read(addr, size)
+		return err
+	})
+	return v, err
+}
+
+func (n nodes) writeReg(ctx context.Context, addr uint32, size int, v uint64) error {
+	return n.registers(ctx, func(r *devnode.Registers) error { return r.Write(addr, size, v) })
+}
+
+func (n nodes) registers(ctx context.Context, use func(*devnode.Registers) error) error {
+	ctx, cancel := context.WithTimeout(ctx, nodePatience)
+	defer cancel()
+	_, err := blocking(ctx, func() (struct{}, error) {
+		r, err := devnode.OpenRegisters(filepath.Join(n.root, n.name, "rshim"))
+		if err == nil {
+			err = use(r)
+			r.Close()
+		}
+		return struct{}{}, err
+	})
+	return unavailable(explain(err))
 }
 
 func (n nodes) force(ctx context.Context) (rshim.ForceResult, error) {
@@ -147,7 +174,7 @@ func (n nodes) setMisc(ctx context.Context, commands string) error {
 	return explain(err)
 }
 
-func (n nodes) openBoot(ctx context.Context) (bootStream, error) {
+func (n nodes) openBoot(ctx context.Context) (corepush.Stream, error) {
 	f, err := blocking(ctx, func() (*os.File, error) { return n.open("boot", syscall.O_WRONLY) })
 	if err != nil {
 		return nil, unavailable(err)

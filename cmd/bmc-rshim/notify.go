@@ -3,12 +3,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/bluefield-go/bmc-rshim/internal/metrics"
 	"github.com/bluefield-go/bmc-rshim/rshim"
 )
 
@@ -32,6 +35,7 @@ func (o *daemonOptions) notified(ctx context.Context, bus *usbBus, so rshim.SetO
 			}
 		}
 	}
+	onBus := o.onBus(&so, log)
 	set = rshim.NewSet(so)
 
 	// A beat goes through the finder, which takes it only between two looks at
@@ -53,6 +57,13 @@ func (o *daemonOptions) notified(ctx context.Context, bus *usbBus, so rshim.SetO
 	defer wg.Wait()
 	defer end()
 	wg.Go(func() { o.reload(life, set, log) })
+	wg.Go(func() { dumpAt(life, o.usr1, set, log) })
+	wg.Go(func() { onBus(life, set) })
+	if name := cmp.Or(o.metrics, o.said.metrics); name != "" {
+		began := time.Now()
+		f := metrics.File{Name: name, Logger: log, Collect: func(x *metrics.Text) { collect(x, set, began) }}
+		wg.Go(func() { f.Run(life) })
+	}
 	wg.Go(func() {
 		defer func() { told(o.notify.Stopping()) }()
 		if beat(life) != nil {

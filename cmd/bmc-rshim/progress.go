@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -13,29 +12,57 @@ import (
 
 // progress is how far something has come.
 type progress struct {
-	Phase string  `json:"phase"` // checking, resetting, streaming, booting
-	Bytes int64   `json:"bytes"`
-	Total int64   `json:"total,omitempty"` // 0 if not known
-	Rate  float64 `json:"rate"`            // in bytes a second, of late
-	Image string  `json:"image,omitempty"` // of the BFB, that is passing
+	Phase string // checking, resetting, streaming, booting
+	Bytes int64
+	Total int64   // 0 if not known
+	Rate  float64 // in bytes a second, of late
+	Image string  // of the BFB, that is passing
+	Stage string  // what the DPU is doing, if the daemon tells
+}
+
+func (g progress) json(o *object) {
+	o.text("event", "progress")
+	o.text("phase", g.Phase)
+	o.int("bytes", g.Bytes)
+	o.count("total", g.Total)
+	o.float("rate", g.Rate)
+	o.some("image", g.Image)
+	o.some("stage", g.Stage)
 }
 
 // result is how a push ended.
 type result struct {
-	Outcome  string  `json:"outcome"`
-	ExitCode int     `json:"exit_code"`
-	Device   string  `json:"device,omitempty"`
-	Bytes    int64   `json:"bytes"` // that the DPU took
-	Ready    bool    `json:"ready"` // the DPU is up
-	Stream   float64 `json:"stream_seconds"`
-	Elapsed  float64 `json:"elapsed_seconds"`
-	Error    string  `json:"error,omitempty"`
+	Outcome  string
+	ExitCode int
+	Device   string
+	Bytes    int64 // that the DPU took
+	Ready    bool  // the DPU is up
+	Stream   float64
+	Elapsed  float64
+	Push     string // path on D-Bus
+	SHA256   string // of what was sent, if the daemon tells
+	Error    string
+}
+
+func (r result) json(o *object) {
+	o.text("event", "result")
+	o.text("outcome", r.Outcome)
+	o.int("exit_code", int64(r.ExitCode))
+	o.some("device", r.Device)
+	o.int("bytes", r.Bytes)
+	o.bool("ready", r.Ready)
+	o.float("stream_seconds", r.Stream)
+	o.float("elapsed_seconds", r.Elapsed)
+	o.some("push", r.Push)
+	o.some("sha256", r.SHA256)
+	o.some("error", r.Error)
 }
 
 // Outcomes of a push that went well.
 const (
 	outcomeReady    = "ready"
 	outcomeStreamed = "streamed"
+	outcomeStarted  = "started" // -detach: the daemon pushes
 )
 
 // outcomes are the exit codes of the others in words.
@@ -192,45 +219,34 @@ func (m *meter) rate(since time.Time, bytes int64, now time.Time) float64 {
 }
 
 // events reports in JSON, an object a line. Names are an interface.
-type events struct{ enc *json.Encoder }
+type events struct{ w io.Writer }
 
 func (e events) every() time.Duration { return time.Second }
 
 // put writes an event. What a reader that is gone does not get, it does not
 // miss.
-func (e events) put(event any) { _ = e.enc.Encode(event) }
+func (e events) put(event jsoner) { _ = printJSON(e.w, event) }
 
-func (e events) progress(p progress) {
-	e.put(struct {
-		Event string `json:"event"`
-		progress
-	}{"progress", p})
-}
+func (e events) progress(p progress) { e.put(p) }
+func (e events) result(r result)     { e.put(r) }
 
 func (e events) note(text string) {
-	e.put(struct {
-		Event string `json:"event"`
-		Text  string `json:"text"`
-	}{"note", text})
+	e.put(fields(func(o *object) {
+		o.text("event", "note")
+		o.text("text", text)
+	}))
 }
 
 func (e events) line(text string) {
-	e.put(struct {
-		Event string `json:"event"`
-		Line  string `json:"line"`
-	}{"log", strings.TrimSpace(text)})
+	e.put(fields(func(o *object) {
+		o.text("event", "log")
+		o.text("line", strings.TrimSpace(text))
+	}))
 }
 
 func (e events) status(s status) {
-	e.put(struct {
-		Event string `json:"event"`
-		status
-	}{"status", s})
-}
-
-func (e events) result(r result) {
-	e.put(struct {
-		Event string `json:"event"`
-		result
-	}{"result", r})
+	e.put(fields(func(o *object) {
+		o.text("event", "status")
+		s.json(o)
+	}))
 }

@@ -4,18 +4,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
+	"strings"
 	"time"
 
-	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
-	"github.com/bluefield-go/bmc-rshim/rshim/reg"
+	"github.com/bluefield-go/bmc-rshim/rshim/bootlog"
 )
 
-const pushHelp = `A FILE is checked as a whole before anything is touched. Of a pipe only the
+const pushHelp = `The daemon sends the image by itself if it is on D-Bus. Ctrl-C cancels the push; a
+command that is killed, or whose terminal is gone, leaves it to the daemon, and
+-follow joins it again.
+
+A FILE is checked as a whole before anything is touched. Of a pipe only the
 first MiB can be: what shows to be wrong with it later ends the push with an
 error, but by then the DPU has been reset.
 
@@ -31,6 +32,8 @@ type pushOptions struct {
 	status         bool
 	wait           string
 	timeout        time.Duration
+	sha256         string
+	detach, follow bool
 }
 
 func pushCommand(ctx context.Context, e *env, args []string) error {
@@ -46,10 +49,23 @@ func pushCommand(ctx context.Context, e *env, args []string) error {
 	fs.BoolVar(&o.status, "status", false, "show the device's status at the end")
 	fs.StringVar(&o.wait, "wait", "ready", "until the DPU is `ready`, or just until the image is streamed")
 	fs.DurationVar(&o.timeout, "timeout", 30*time.Minute, "for the DPU to be ready after it has the image, and for an input that pauses")
-	if err := parse(e, fs, args, 1); err != nil {
+	fs.StringVar(&o.sha256, "sha256", "", "refuse an image without this sum, 64 hexadecimal `digits`")
+	fs.BoolVar(&o.detach, "detach", false, "end when the daemon has begun to push, which it does by itself")
+	fs.BoolVar(&o.follow, "follow", false, "follow the push that the device has, such as a detached one, without a FILE")
+	if err := parseBetween(e, fs, args, 0, 1); err != nil {
 		return err
 	}
 	switch {
+	case fs.NArg() == 0 && !o.follow:
+		return usageError("push: FILE is missing; bmc-rshim push -h shows the flags")
+	case fs.NArg() == 1 && o.follow:
+		return usageError("push: -follow is for a push that has begun, and takes no FILE")
+	case o.follow && o.detach:
+		return usageError("push: -follow and -detach exclude each other")
+	case (o.follow || o.detach) && !o.target.onBus():
+		return usageError("push: -follow and -detach need the daemon on D-Bus")
+	case o.sha256 != "" && !isSHA256(o.sha256):
+		return usageError("push: -sha256 is 64 hexadecimal digits, not %q", o.sha256)
 	case o.wait != "ready" && o.wait != "streamed":
 		return usageError("push: -wait is ready or streamed, not %q", o.wait)
 	case o.json && o.quiet:
@@ -57,13 +73,7 @@ func pushCommand(ctx context.Context, e *env, args []string) error {
 	case o.timeout <= 0:
 		return usageError("push: -timeout has to be positive")
 	}
-	p := &push{o: o, out: newPeople(e.stdout), began: time.Now()}
-	if o.quiet {
-		p.out = people{w: io.Discard}
-	}
-	if o.json {
-		p.out = events{json.NewEncoder(e.stdout)}
-	}
+	p := &push{o: o, out: newReporter(e, o), began: time.Now()}
 	err := p.run(ctx, e, fs.Arg(0))
 	p.out.result(p.finish(err))
 	return err
@@ -76,13 +86,18 @@ type push struct {
 	began time.Time
 
 	img    *image
-	stream io.Reader // the image and what is sent after it
-	total  int64     // bytes of it; 0 if not known
+	total  int64 // bytes of it and of what is sent after it; 0 if not known
 	t      target
-	sender sender
+	sent   sent // without the daemon's help
 	result result
 
-	watch  bootWatch
+	configFile, rootfsFile *os.File       // nil: none
+	bus                    *busPush       // if the daemon pushes
+	begun                  func(*busPush) // called when the daemon has begun; nil: nobody asks
+	detached               bool
+	shared                 target // the target, which is not to be closed; nil: the flags select it
+
+	watch  bootlog.Watch
 	deaf   error // why the boot log cannot be read now
 	meter  meter
 	opened time.Time // when the boot stream was; zero: nothing was touched
@@ -94,9 +109,12 @@ func (p *push) run(ctx context.Context, e *env, name string) (err error) {
 	defer func() {
 		// Whatever an interrupt made fail.
 		if err != nil && ctx.Err() != nil {
-			err = exitWith(exitInterrupted, "interrupted %s", p.where())
+			err = exitWith(exitInterrupted, "%s", strings.Replace("interrupted "+p.where(), " ;", ";", 1))
 		}
 	}()
+	if p.o.follow {
+		return p.join(ctx, e)
+	}
 	if p.img, err = openImage(ctx, name, e.stdin); err != nil {
 		return err
 	}
@@ -108,29 +126,47 @@ func (p *push) run(ctx context.Context, e *env, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.t, err = p.o.target.one(ctx, e); err != nil {
-		return err
+	if p.t = p.shared; p.t == nil {
+		if p.t, err = p.o.target.one(ctx, e); err != nil {
+			return err
+		}
+		defer func() { p.t.close() }()
 	}
-	defer p.t.close()
 	st, err := p.attached(ctx)
 	if err != nil {
 		return err
 	}
-	if err := p.inspect(ctx, st); err != nil {
-		return err
+	if b, ok := p.t.(*busDevice); ok {
+		err = p.viaBus(ctx, b)
+	} else if p.o.detach {
+		return exitWith(exitDevice, "-detach needs the daemon on D-Bus, and there is none; nothing was touched")
+	} else {
+		err = p.alone(ctx, st)
 	}
-	readers := []io.Reader{p.img.src, nil, nil}
-	for i, f := range extras {
-		readers[i+1] = f
-	}
-	p.stream = bfb.Join(readers[0], readers[1], readers[2])
-	err = p.drive(ctx)
 	if p.o.status && ctx.Err() == nil {
 		if st, serr := p.t.status(ctx); serr == nil {
 			p.out.status(st)
 		}
 	}
 	return err
+}
+
+// join follows a push that has begun.
+func (p *push) join(ctx context.Context, e *env) (err error) {
+	if p.t, err = p.o.target.one(ctx, e); err != nil {
+		return err
+	}
+	defer p.t.close()
+	b, ok := p.t.(*busDevice)
+	if !ok {
+		return exitWith(exitDevice, "-follow needs the daemon on D-Bus, and there is none")
+	}
+	p.result.Device = b.name()
+	last, err := b.c.LastPush(ctx, b.index)
+	if err != nil {
+		return remote(err)
+	}
+	return p.followBus(ctx, b, last.Path)
 }
 
 // returnPatience is how long a device may be away before a push: one that
@@ -172,7 +208,11 @@ func (p *push) attached(ctx context.Context) (status, error) {
 // extras opens what is sent after the image, and works out the total.
 func (p *push) extras() (files []*os.File, err error) {
 	p.total = max(p.img.length, 0)
-	for _, name := range []string{p.o.config, p.o.rootfs} {
+	for _, x := range []struct {
+		name string
+		file **os.File
+	}{{p.o.config, &p.configFile}, {p.o.rootfs, &p.rootfsFile}} {
+		name := x.name
 		if name == "" {
 			continue
 		}
@@ -180,7 +220,7 @@ func (p *push) extras() (files []*os.File, err error) {
 		if err != nil {
 			return files, err
 		}
-		files = append(files, f)
+		files, *x.file = append(files, f), f
 		info, err := f.Stat()
 		if err != nil {
 			return files, err
@@ -193,64 +233,4 @@ func (p *push) extras() (files []*os.File, err error) {
 		}
 	}
 	return files, nil
-}
-
-// inspect checks the image before anything is touched.
-func (p *push) inspect(ctx context.Context, st status) error {
-	p.sender = sender{check: !p.o.noCheck, patience: p.o.timeout, begun: make(chan struct{})}
-	if p.o.noCheck {
-		return nil
-	}
-	g, err := generation(st.Generation)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.o.timeout)
-	defer cancel()
-	type checked struct {
-		sum *bfb.Summary
-		err error
-	}
-	done := make(chan checked, 1)
-	go func() {
-		sum, err := p.img.inspect(ctx, g)
-		done <- checked{sum, err}
-	}()
-	tick, since := time.NewTicker(p.out.every()), time.Now()
-	defer tick.Stop()
-	for {
-		select {
-		case c := <-done:
-			if errors.Is(c.err, context.DeadlineExceeded) {
-				return exitWith(exitTimeout, "%s could not be checked within %v, nothing was touched", p.img.title(), p.o.timeout)
-			}
-			if c.err != nil {
-				return c.err
-			}
-			p.sender.skipCRC = p.img.file != nil
-			p.noteCheck(c.sum, g)
-			return nil
-		case now := <-tick.C:
-			n := p.img.read.Load()
-			p.out.progress(progress{Phase: "checking", Bytes: n, Total: max(p.img.length, 0), Rate: p.meter.rate(since, n, now)})
-		}
-	}
-}
-
-func (p *push) noteCheck(sum *bfb.Summary, g reg.Generation) {
-	if p.img.file == nil {
-		p.out.note(fmt.Sprintf("%s: starts like a BFB for %v, the rest is checked on its way", p.img.title(), g))
-		return
-	}
-	p.out.note(fmt.Sprintf("%s: a good BFB for %v, %d images, %s", p.img.title(), g, len(sum.Images), size(sum.Length+sum.Tail)))
-}
-
-// generation is the inverse of reg.Generation's String.
-func generation(name string) (reg.Generation, error) {
-	for g := reg.BlueField1; g <= reg.BlueField3; g++ {
-		if name == g.String() {
-			return g, nil
-		}
-	}
-	return 0, fmt.Errorf("the device is a %q, which is unknown", name)
 }

@@ -7,16 +7,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
 
-	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
 	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
@@ -198,7 +202,7 @@ func TestPushDPUError(t *testing.T) {
 		"install":  {"Installing OS", "INFO[MISC]: CRITICAL ERROR: no disk", exitDPU, []string{"CRITICAL ERROR: no disk"}, 20 * time.Second},
 		"silent":   {"Installing OS", "INFO[MISC]: hm", exitTimeout, []string{"was not ready 2m0s after", "installing", "INFO[MISC]: hm"}, 3 * time.Minute},
 		"false":    {"Installation finished", "INFO[MISC]: Rebooting BMC...", exitTimeout, []string{"Rebooting BMC"}, 3 * time.Minute},
-		"linux up": {"Linux up", "INFO[MISC]: hm", exitTimeout, []string{"starting its services"}, 3 * time.Minute},
+		"linux up": {"Linux up", "INFO[MISC]: hm", exitTimeout, []string{"starting services"}, 3 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(r *rig, g reg.Generation) {
@@ -341,34 +345,94 @@ func TestPushJSON(t *testing.T) {
 	})
 }
 
-// A pipe's head is refused only for what is certain.
-func TestCheckHead(t *testing.T) {
-	const v2, v3 = 1, 2 // BlueField-2, -3
-	both := []part{{bfb.IDBL2R, v2, 100}, {bfb.IDBL2R, v3, 100}, {bfb.IDBL2, v2, 100}, {bfb.IDBL2, v3, 100}, {bfb.IDImage, 0, 1000}}
-	for name, c := range map[string]struct {
-		parts []part
-		cut   int // bytes of the head; 0: all
-		g     reg.Generation
-		bad   bool
-	}{
-		"own":                  {both[1:], 0, reg.BlueField3, false},
-		"both":                 {both, 0, reg.BlueField2, false},
-		"other":                {[]part{both[0], both[2], both[4]}, 0, reg.BlueField3, true},
-		"other, seen":          {[]part{both[0], both[2], both[4]}, 300, reg.BlueField3, true},
-		"other, not seen":      {[]part{both[0], both[2], both[4]}, 100, reg.BlueField3, false},
-		"own comes later":      {both, 400, reg.BlueField3, false},
-		"bl2r alone":           {[]part{both[0], both[4]}, 150, reg.BlueField3, true},
-		"no firmware":          {[]part{both[4]}, 0, reg.BlueField3, false},
-		"newer for older chip": {[]part{both[3], both[4]}, 0, reg.BlueField2, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			head := chain(t, c.parts...)
-			if c.cut > 0 {
-				head = head[:c.cut]
+// TestPushSHA256: an image that is another one is not pushed, and never as a
+// whole if that shows late.
+func TestPushSHA256(t *testing.T) {
+	bubble(t, func(r *rig, g reg.Generation) {
+		img := testBFB(r.t, g, 3<<20)
+		right, wrong := fmt.Sprintf("%X", sha256.Sum256(img)), strings.Repeat("5a", sha256.Size)
+		r.before = func(fn *usbdev.Function) { fn.DPU().Record(1 << 20) }
+		for _, more := range [][]string{nil, {"-no-check"}} {
+			args := func(sum, name string) []string {
+				return slices.Concat([]string{"push"}, more, []string{"-sha256", sum, name})
 			}
-			if _, err := checkHead(head, c.g); (err != nil) != c.bad {
-				t.Errorf("error %v", err)
+			name := file(r.t, img)
+			r.want(r.run(r.t.Context(), args(wrong, name)...), exitRefused, name+" refused, nothing was touched: the digest is wrong")
+			if out := r.stderr.String(); strings.Contains(out, "no-check") {
+				r.t.Errorf("-no-check does not help: %s", out)
 			}
-		})
+			r.untouched()
+			r.want(r.run(r.t.Context(), args(right, name)...), exitOK)
+			r.arrived(img)
+
+			r.stdin = bytes.NewReader(img)
+			r.want(r.run(r.t.Context(), args(wrong, "-")...), exitFailed, "the push failed after", "the digest is wrong")
+			if n, _ := r.fn.BootSum(); n == 0 || n >= int64(len(img)) {
+				r.t.Errorf("%d bytes of %d arrived", n, len(img))
+			}
+			r.stdin = bytes.NewReader(img)
+			r.want(r.run(r.t.Context(), args(right, "-")...), exitOK)
+			r.arrived(img)
+		}
+	})
+}
+
+// TestPushRealPipe: standard input and a FIFO are read as what they are.
+func TestPushRealPipe(t *testing.T) {
+	bubble(t, func(r *rig, g reg.Generation) {
+		img := testBFB(r.t, g, 10_000) // which a pipe holds: one that waits stops the bubble's time
+		pr, pw, err := os.Pipe()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer pr.Close()
+		go func() {
+			_, _ = pw.Write(img)
+			pw.Close()
+		}()
+		r.stdin = pr
+		r.want(r.run(r.t.Context(), "push", "-wait", "streamed", "-"), exitOK, "standard input: starts like a BFB")
+		r.arrived(img)
+
+		fifo := filepath.Join(r.t.TempDir(), "fifo")
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+		go func() {
+			if err := os.WriteFile(fifo, img, 0); err != nil {
+				r.t.Error(err)
+			}
+		}()
+		r.want(r.run(r.t.Context(), "push", "-wait", "streamed", fifo), exitOK, fifo+": starts like a BFB")
+		r.arrived(img)
+	})
+}
+
+// TestPushSilentPipe: a pipe that gives nothing does not keep an interrupt from
+// ending the push, nor does a FIFO that nobody writes. Time is real here.
+func TestPushSilentPipe(t *testing.T) {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	defer pw.Close()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"-", fifo} {
+		r := &rig{t: t, cfg: bluefield.Config{Generation: reg.BlueField3}, stdin: pr}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, context.Canceled)
+		began := time.Now()
+		r.want(r.run(ctx, "push", name), exitInterrupted, "interrupted before anything was touched")
+		if took := time.Since(began); took > busPatience {
+			t.Errorf("ended after %v", took)
+		}
+		cancel()
+	}
+	// For the open that was left behind.
+	if f, err := os.OpenFile(fifo, os.O_RDWR, 0); err == nil {
+		f.Close()
 	}
 }

@@ -56,7 +56,7 @@ func TestR15EndAtAnyPoint(t *testing.T) {
 			}}
 			var asked time.Time
 			time.AfterFunc(time.Duration(rnd.Int64N(int64(9*time.Second))), func() { asked = time.Now(); cancel() })
-			o := &daemonOptions{}
+			o := &daemonOptions{dbus: noBus}
 			err := o.notified(ctx, plug(fn), so, slog.New(slog.DiscardHandler))
 			if took := time.Since(asked); ctx.Err() == nil || took >= time.Second {
 				t.Errorf("seed %d: the daemon ended %v after it was told to, with %v", seed, took, err)

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"log/syslog"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
+
+	"github.com/bluefield-go/bmc-rshim/internal/syslog"
 )
 
 // rshimLevels are the values of rshim's -l: the numbers of -log-level.
@@ -122,50 +122,20 @@ func toStdout(w io.Writer, journal bool) func(slog.Level, string) {
 // toSyslog sends lines to syslog, as the C daemon does in the background;
 // without one they are dropped.
 func toSyslog() func(slog.Level, string) {
-	var mu sync.Mutex
-	var w *syslog.Writer // reconnects by itself
-	return func(l slog.Level, line string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if w == nil {
-			var err error
-			if w, err = syslog.New(syslog.LOG_USER|syslog.LOG_NOTICE, "rshim"); err != nil {
-				return
-			}
-		}
-		switch priority(l) {
-		case syslog.LOG_ERR:
-			w.Err(line)
-		case syslog.LOG_WARNING:
-			w.Warning(line)
-		case syslog.LOG_NOTICE:
-			w.Notice(line)
-		default:
-			w.Debug(line)
-		}
-	}
+	w := syslog.New("rshim")
+	return func(l slog.Level, line string) { w.Write(priority(l), line) }
 }
 
-// isJournal reports whether w is the journal of systemd. The variable alone
-// does not tell: who runs this program may have redirected its output. Source:
-// systemd.exec(5), JOURNAL_STREAM.
+// isJournal reports whether w is the journal of systemd.
 func isJournal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	var st syscall.Stat_t
-	return syscall.Fstat(int(f.Fd()), &st) == nil && fmt.Sprintf("%d:%d", st.Dev, st.Ino) == os.Getenv("JOURNAL_STREAM")
+	return ok && syslog.IsJournal(f)
 }
 
+// priority is that of the C daemon, for which what is usual is a notice.
 func priority(l slog.Level) syslog.Priority {
-	switch {
-	case l >= slog.LevelError:
-		return syslog.LOG_ERR
-	case l >= slog.LevelWarn:
-		return syslog.LOG_WARNING
-	case l >= slog.LevelInfo:
-		return syslog.LOG_NOTICE
+	if p := syslog.Of(l); p != syslog.Info {
+		return p
 	}
-	return syslog.LOG_DEBUG
+	return syslog.Notice
 }

@@ -4,137 +4,117 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/bfb"
+	corepush "github.com/bluefield-go/bmc-rshim/rshim/push"
+	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
-// What the boot stream is written in.
-const (
-	pieceSize = 128 << 10 // the most that one request to a device file carries
-	// firstPiece fits into the chip's boot FIFO, so that it is taken as soon
-	// as the chip is back from its reset, even by one that then takes no more.
-	firstPiece = 512
-)
-
-// sender sends a stream to a boot stream. Its zero value does not look at what
-// it sends.
-type sender struct {
-	check    bool          // end with an error when the stream shows to be no good BFB
-	skipCRC  bool          // of what has been checked
-	patience time.Duration // with an input that gives nothing
-	begun    chan struct{} // closed when the chip is back from its reset and takes bytes
-
-	mu    sync.Mutex
-	bytes int64
-	image string
-	since time.Time // begun was closed
-}
-
-// sent returns how many bytes the boot stream has taken, what image the last
-// one belonged to, and since when bytes are taken.
-func (s *sender) sent() (bytes int64, image string, since time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bytes, s.image, s.since
-}
-
-// run opens the boot stream, sends src and closes it.
-func (s *sender) run(ctx context.Context, t target, src io.Reader) error {
-	b, err := t.openBoot(ctx)
+// alone pushes without the daemon's help.
+func (p *push) alone(ctx context.Context, st status) error {
+	img, done, err := p.img.read()
 	if err != nil {
 		return err
 	}
-	err = s.copy(ctx, b, src)
-	if cerr := b.Close(ctx); err == nil {
-		err = cerr
+	defer done()
+	if err := p.inspect(ctx, img, st); err != nil {
+		return err
 	}
-	return err
+	p.sent.begun = make(chan struct{})
+	s := &corepush.Sender{Image: img, NoFormat: p.o.noCheck, Patience: p.o.timeout, Progress: p.sent.take}
+	for src, f := range map[*corepush.Source]*os.File{&s.Config: p.configFile, &s.RootFS: p.rootfsFile} {
+		if f != nil {
+			*src = corepush.FromReader(f)
+		}
+	}
+	return p.drive(ctx, s)
 }
 
-func (s *sender) copy(ctx context.Context, b bootStream, src io.Reader) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pieces, free := make(chan piece), make(chan []byte, 2)
-	free <- make([]byte, pieceSize)
-	free <- make([]byte, pieceSize)
-	go readPieces(ctx, src, pieces, free)
-
-	follow := bfb.Follower{SkipCRC: s.skipCRC}
-	hungry := time.NewTimer(s.patience)
-	defer hungry.Stop()
-	for first := true; ; first = false {
-		hungry.Reset(s.patience)
-		var p piece
-		select {
-		case p = <-pieces:
-		case <-hungry.C:
-			return fmt.Errorf("the input gave nothing for %v: %w", s.patience, os.ErrDeadlineExceeded)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if p.err != nil && p.err != io.EOF {
-			return p.err
-		}
-		_, _ = follow.Write(p.data)
-		err := follow.Err()
-		if p.err == io.EOF {
-			err = follow.Finish()
-		}
-		if s.check && err != nil {
-			return fmt.Errorf("the image turned out to be bad: %w", err)
-		}
-		if p.err == io.EOF {
-			return nil
-		}
-		n, err := b.Write(ctx, p.data)
-		s.mu.Lock()
-		s.bytes += int64(n)
-		s.image = ""
-		if i, ok := follow.Image(); ok {
-			s.image = i.String()
-		}
-		if first && err == nil {
-			s.since = time.Now()
-			close(s.begun)
-		}
-		s.mu.Unlock()
-		if err != nil {
+// inspect checks the image before anything is touched.
+func (p *push) inspect(ctx context.Context, img *corepush.Image, st status) error {
+	o := corepush.CheckOptions{NoFormat: p.o.noCheck, Digest: digestOf(p.o.sha256)}
+	if !o.NoFormat {
+		var err error
+		if o.Generation, err = generation(st.Generation); err != nil {
 			return err
 		}
-		free <- p.data[:pieceSize]
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.o.timeout)
+	defer cancel()
+	type checked struct {
+		sum *bfb.Summary
+		err error
+	}
+	done := make(chan checked, 1)
+	go func() {
+		sum, err := img.Check(ctx, o)
+		done <- checked{sum, err}
+	}()
+	tick, since := time.NewTicker(p.out.every()), time.Now()
+	defer tick.Stop()
+	for {
+		select {
+		case c := <-done:
+			if errors.Is(c.err, context.DeadlineExceeded) {
+				return exitWith(exitTimeout, "%s could not be checked within %v, nothing was touched", img.Name(), p.o.timeout)
+			}
+			var bad *corepush.RefusedError
+			if errors.As(c.err, &bad) {
+				return refusal(bad)
+			}
+			if c.err == nil && !o.NoFormat {
+				p.noteCheck(img, c.sum, o.Generation)
+			}
+			return c.err
+		case now := <-tick.C:
+			n := img.Checked()
+			p.out.progress(progress{Phase: "checking", Bytes: n, Total: max(img.Length(), 0), Rate: p.meter.rate(since, n, now)})
+		}
 	}
 }
 
-// piece is a part of the stream, or why there are no more.
-type piece struct {
-	data []byte
-	err  error
+func (p *push) noteCheck(img *corepush.Image, sum *bfb.Summary, g reg.Generation) {
+	if !img.Whole() {
+		p.out.note(fmt.Sprintf("%s: starts like a BFB for %v, the rest is checked on its way", img.Name(), g))
+		return
+	}
+	p.out.note(fmt.Sprintf("%s: a good BFB for %v, %d images, %s", img.Name(), g, len(sum.Images), size(sum.Length+sum.Tail)))
 }
 
-// readPieces reads while the piece before is on its way. It passes on what
-// comes: the DPU takes a pause of half a second for the end of the stream.
-func readPieces(ctx context.Context, src io.Reader, pieces chan<- piece, free <-chan []byte) {
-	for size := firstPiece; ; size = pieceSize {
-		var p piece
-		select {
-		case p.data = <-free:
-		case <-ctx.Done():
-			return
-		}
-		n, err := io.ReadAtLeast(src, p.data[:size], 1)
-		p.data, p.err = p.data[:n], err
-		select {
-		case pieces <- p:
-		case <-ctx.Done():
-			return
-		}
-		if err != nil {
-			return
+// generation is the inverse of reg.Generation's String.
+func generation(name string) (reg.Generation, error) {
+	for g := reg.BlueField1; g <= reg.BlueField3; g++ {
+		if name == g.String() {
+			return g, nil
 		}
 	}
+	return 0, fmt.Errorf("the device is a %q, which is unknown", name)
+}
+
+// sent is how far the stream has come, for any goroutine.
+type sent struct {
+	begun chan struct{} // closed when the chip is back from its reset and takes bytes
+
+	mu  sync.Mutex
+	now corepush.Progress
+}
+
+func (s *sent) take(now corepush.Progress) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now.Begun.IsZero() && !now.Begun.IsZero() {
+		close(s.begun)
+	}
+	s.now = now
+}
+
+func (s *sent) get() corepush.Progress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
 }

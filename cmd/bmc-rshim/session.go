@@ -31,8 +31,9 @@ var (
 // session is an operator's, or a script's, use of a console. What has no remark
 // belongs to the goroutine of run.
 type session struct {
-	o    consoleOptions
-	node nodes
+	o      consoleOptions
+	source consoleSource
+	name   string // of the device
 
 	end            context.CancelCauseFunc // everybody's
 	stdin          io.Reader               // nil: none
@@ -196,10 +197,10 @@ func (s *session) send(x sending) {
 // gone is called when a link has ended by itself.
 func (s *session) gone(l *link) {
 	if s.o.once {
-		s.end(exitWith(exitDevice, "the console of %s has gone: %w", s.node.name, l.err))
+		s.end(exitWith(exitDevice, "the console of %s has gone: %w", s.name, l.err))
 		return
 	}
-	s.note("the console of %s has gone, waiting for it: %v", s.node.name, l.err)
+	s.note("the console of %s has gone, waiting for it: %v", s.name, l.err)
 	if s.term == nil {
 		s.typed, s.size = append([]sending{l.unsent}, s.typed...), s.size+len(l.unsent.data)
 		return
@@ -212,9 +213,9 @@ func (s *session) gone(l *link) {
 // back is called when the console is there again.
 func (s *session) back() {
 	if s.lost > 0 {
-		s.note("the console of %s is back; what was typed meanwhile, %d bytes, is dropped", s.node.name, s.lost)
+		s.note("the console of %s is back; what was typed meanwhile, %d bytes, is dropped", s.name, s.lost)
 	} else {
-		s.note("the console of %s is back", s.node.name)
+		s.note("the console of %s is back", s.name)
 	}
 	s.lost = 0
 }
@@ -232,7 +233,7 @@ func (s *session) reopen(ctx context.Context) <-chan *os.File {
 				t.Stop()
 				return
 			}
-			f, _, err := s.node.openConsole(ctx, true)
+			f, _, err := s.source.openConsole(ctx, true)
 			if err != nil {
 				continue
 			}

@@ -5,36 +5,85 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// status is what the status command shows. Its JSON names are an interface.
+// status is what the status command shows.
 type status struct {
-	Device      string      `json:"device"`
-	State       string      `json:"state"`
-	Reason      string      `json:"reason,omitempty"`
-	Name        string      `json:"name"` // as in DEV_NAME
-	Generation  string      `json:"generation,omitempty"`
-	Revision    int         `json:"revision"`
-	OPN         string      `json:"opn,omitempty"`     // part number
-	BFMode      string      `json:"bf_mode,omitempty"` // BlueField-3 alone
-	BootMode    string      `json:"boot_mode,omitempty"`
-	BootTimeout int         `json:"boot_timeout_seconds"`
-	USBTimeout  int         `json:"usb_timeout_seconds"`
-	Uptime      int         `json:"uptime_seconds,omitempty"` // BlueField-3 alone
-	Push        *pushStatus `json:"push,omitempty"`           // not known through the device's files
+	Device      string
+	State       string
+	Reason      string
+	Name        string // as in DEV_NAME
+	Generation  string
+	Revision    int
+	OPN         string // part number
+	BFMode      string // BlueField-3 alone
+	BootMode    string
+	BootTimeout int // seconds
+	USBTimeout  int // seconds
+	Uptime      int // seconds; BlueField-3 alone
+	// What the device's files do not tell.
+	Owner  string // bmc, other, none
+	Stage  string // what the DPU is doing
+	Since  time.Time
+	Push   *pushStatus
+	Counts map[string]uint64
+}
+
+func (s status) json(o *object) {
+	o.text("device", s.Device)
+	o.text("state", s.State)
+	o.some("reason", s.Reason)
+	o.text("name", s.Name)
+	o.some("generation", s.Generation)
+	o.int("revision", int64(s.Revision))
+	o.some("opn", s.OPN)
+	o.some("bf_mode", s.BFMode)
+	o.some("boot_mode", s.BootMode)
+	o.int("boot_timeout_seconds", int64(s.BootTimeout))
+	o.int("usb_timeout_seconds", int64(s.USBTimeout))
+	o.count("uptime_seconds", int64(s.Uptime))
+	o.some("owner", s.Owner)
+	o.some("stage", s.Stage)
+	if !s.Since.IsZero() {
+		o.text("attached_since", s.Since.UTC().Format(time.RFC3339))
+	}
+	if s.Push != nil {
+		o.object("push", s.Push)
+	}
+	if len(s.Counts) > 0 {
+		o.object("counters", fields(func(o *object) {
+			for _, k := range slices.Sorted(maps.Keys(s.Counts)) {
+				o.name(k)
+				o.b = strconv.AppendUint(o.b, s.Counts[k], 10)
+			}
+		}))
+	}
 }
 
 // pushStatus is the last push.
 type pushStatus struct {
-	Phase   string  `json:"phase"`
-	Bytes   int64   `json:"bytes"`
-	Seconds float64 `json:"elapsed_seconds"`
-	Error   string  `json:"error,omitempty"`
+	Path    string // on D-Bus
+	Phase   string
+	Outcome string // when it has ended
+	Bytes   int64
+	Seconds float64
+	Error   string
+}
+
+func (p *pushStatus) json(o *object) {
+	o.some("path", p.Path)
+	o.text("phase", p.Phase)
+	o.some("outcome", p.Outcome)
+	o.int("bytes", p.Bytes)
+	o.float("elapsed_seconds", p.Seconds)
+	o.some("error", p.Error)
 }
 
 func statusCommand(ctx context.Context, e *env, args []string) error {
@@ -59,9 +108,7 @@ func statusCommand(ctx context.Context, e *env, args []string) error {
 		all = append(all, st)
 	}
 	if *asJSON {
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(all)
+		return printList(e.stdout, all)
 	}
 	for i, st := range all {
 		if i > 0 {
@@ -88,6 +135,9 @@ func (s *status) print(w io.Writer) {
 		state += ": " + s.Reason
 	}
 	line("State", "%s", state)
+	if s.Owner == "other" {
+		line("Owner", "another: the host, or another backend")
+	}
 	if s.Generation != "" {
 		line("Chip", "%s, revision %d", s.Generation, s.Revision)
 		line("Part number", "%s", cmp.Or(s.OPN, "unknown"))
@@ -95,13 +145,16 @@ func (s *status) print(w io.Writer) {
 			line("Mode", "%s", s.BFMode)
 		}
 		line("Boots from", "%s", s.BootMode)
+		if s.Stage != "" {
+			line("Doing", "%s", s.Stage)
+		}
 		if s.Uptime > 0 {
 			line("Up", "%v", time.Duration(s.Uptime)*time.Second)
 		}
 	}
 	line("Timeouts", "boot %d s, USB %d s", s.BootTimeout, s.USBTimeout)
 	if p := s.Push; p != nil {
-		line("Last push", "%s, %s in %.1f s", p.Phase, size(p.Bytes), p.Seconds)
+		line("Last push", "%s, %s in %.1f s", cmp.Or(p.Outcome, p.Phase), size(p.Bytes), p.Seconds)
 		if p.Error != "" {
 			line("", "%s", p.Error)
 		}

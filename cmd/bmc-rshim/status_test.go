@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
@@ -72,8 +73,12 @@ Timeouts     boot 300 s, USB 40 s
 			r.t.Errorf("got:\n%s", got)
 		}
 		r.want(r.run(r.t.Context(), "status", "-json"), exitOK)
-		if got := r.stdout.String(); got != want[g].json {
-			r.t.Errorf("got:\n%s", got)
+		var got bytes.Buffer
+		if err := json.Indent(&got, r.stdout.Bytes(), "", "  "); err != nil {
+			r.t.Fatal(err)
+		}
+		if got.String() != want[g].json {
+			r.t.Errorf("got:\n%s", &got)
 		}
 		r.want(r.run(r.t.Context(), "status", "-device", "rshim1"), exitDevice, "no rshim1")
 	})
@@ -97,9 +102,8 @@ func TestMiscStatus(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := json.Marshal(parseMisc(c.misc).status("rshim7"))
-			if err != nil || string(got) != c.want {
-				t.Errorf("got  %s, %v\nwant %s", got, err, c.want)
+			if got := toJSON(parseMisc(c.misc).status("rshim7")); string(got) != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
 	}

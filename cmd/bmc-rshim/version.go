@@ -12,10 +12,14 @@ func versionCommand(_ context.Context, e *env, args []string) error {
 	if err := parse(e, flags("version", "", ""), args, 0); err != nil {
 		return err
 	}
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	_, err := fmt.Fprintln(e.stdout, "bmc-rshim", version)
+	_, err := fmt.Fprintln(e.stdout, "bmc-rshim", version())
 	return err
+}
+
+// version is that of the module this program was built of.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }
