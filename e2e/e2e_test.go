@@ -22,13 +22,16 @@ var kernelTests = []vmtest.Package{
 	{Path: "./e2e/guest", Timeout: 30 * time.Minute},
 }
 
-// umlTests need the host's libraries, which only User-Mode Linux sees.
+// umlTests need the host's libraries, which only User-Mode Linux sees, or its kernel, which has MCTP and I2C buses that
+// are joined.
 var umlTests = []vmtest.Package{
+	{Path: "./mctp/afmctp", Timeout: 5 * time.Minute},
+	{Path: "./i2c", Timeout: 5 * time.Minute},
 	{Path: "./usbbackend/libusb", Tags: "libusb", Cgo: true, Timeout: 5 * time.Minute},
 }
 
 // cmds are on the PATH of the tests in both machines.
-var cmds = []vmtest.Cmd{{Path: "./cmd/bmc-rshim", Tags: "nosim"}, {Path: "./cmd/bluefield-sim"}}
+var cmds = []vmtest.Cmd{{Path: "./cmd/bmc-rshim", Tags: "nosim"}, {Path: "./cmd/bluefield-sim"}, {Path: "./cmd/ncsi-oem"}}
 
 func TestUML(t *testing.T) {
 	run(t, vmtest.Machine{Lane: vmtest.UML}, append(kernelTests[:len(kernelTests):len(kernelTests)], umlTests...))
