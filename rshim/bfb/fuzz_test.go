@@ -130,7 +130,7 @@ func FuzzWrite(f *testing.F) {
 			return
 		}
 		file := build(t, parts...)
-		s, err := bfb.Check(bfb.Join(bytes.NewReader(file), bytes.NewReader(tail), nil), 0)
+		s, err := bfb.Check(io.MultiReader(bytes.NewReader(file), bytes.NewReader(tail)), 0)
 		if err != nil || len(s.Images) != len(parts) || s.Length != int64(len(file)) || s.Tail != int64(len(tail)) {
 			t.Fatalf("%+v, %v", s, err)
 		}

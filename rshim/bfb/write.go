@@ -9,19 +9,6 @@ import (
 	"math"
 )
 
-// Join returns a BFB with bf.cfg and a root file system after it, either of
-// which may be nil. They follow the BFB as they are, in this order and with
-// nothing in between, as bfb-install sends them.
-func Join(bfb, cfg, rootfs io.Reader) io.Reader {
-	parts := []io.Reader{bfb}
-	for _, r := range []io.Reader{cfg, rootfs} {
-		if r != nil {
-			parts = append(parts, r)
-		}
-	}
-	return io.MultiReader(parts...)
-}
-
 // Part is an image to be written.
 type Part struct {
 	ID      ID

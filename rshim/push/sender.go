@@ -25,8 +25,11 @@ const (
 
 // Sender sends an image to a boot stream, once.
 type Sender struct {
-	Image          *Image
-	Config, RootFS Source // bf.cfg and a root file system, sent after the image; nil: none
+	Image *Image
+	// Config and RootFS are bf.cfg and a root file system, or nil. They follow
+	// the image as they are, in this order and with nothing in between, as
+	// bfb-install sends them.
+	Config, RootFS Source
 	// NoFormat sends what shows to be no good BFB all the same.
 	NoFormat bool
 	Patience time.Duration // with an input that gives nothing; 0 means 30 min
