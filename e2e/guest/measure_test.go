@@ -144,6 +144,7 @@ func pushZeros(size int) error {
 // TestStartBudget measures how long the daemon takes to own one device, and
 // eight, which it attaches to at the same time.
 func TestStartBudget(t *testing.T) {
+	var alone time.Duration
 	for _, devices := range []int{1, 8} {
 		t.Run(strconv.Itoa(devices), func(t *testing.T) {
 			newDPUs(t, "-count", strconv.Itoa(devices))
@@ -162,7 +163,16 @@ func TestStartBudget(t *testing.T) {
 				d.stop()
 			}
 			vmguest.Metric(t, fmt.Sprintf("start_to_attached_%d", devices), best.Seconds(), "s")
-			limit := machine.allow(t, 3*startTime) // reported above; held with room for a busy machine
+			if devices == 1 {
+				alone = best
+			}
+			// Reported above; held with room for a busy machine. Eight in turn
+			// would take eight times as long as one.
+			room := time.Duration(3)
+			if vmguest.Lane() != "uml" {
+				room = 9
+			}
+			limit := max(machine.allow(t, room*startTime), time.Duration(devices)*alone*3/4)
 			if best > limit {
 				t.Errorf("%d attached after %v, later than %v", devices, best, limit)
 			}
