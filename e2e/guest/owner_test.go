@@ -157,10 +157,10 @@ func TestR15Restart(t *testing.T) {
 		if code := p.cmd.ProcessState.ExitCode(); code != 0 && !early {
 			t.Errorf("restart %d: exit code %d\n%s", n, code, p.output())
 		}
-		gone(t)
 		if user != nil {
 			user.stop()
 		}
+		gone(t)
 		if t.Failed() {
 			return
 		}

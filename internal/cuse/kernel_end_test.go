@@ -49,6 +49,39 @@ func TestKernelEnd(t *testing.T) {
 	}
 }
 
+// What a shell left under the node's name, while there was no node, is not what
+// the next writer gets.
+func TestKernelFileInTheWay(t *testing.T) {
+	needKernel(t)
+	const dir = "/dev/cusetest-way"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(dir+"/node", []byte("an image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := &echo{}
+	path, stop := serve(t, cuse.Options{Name: "cusetest-way/node"}, d)
+	if st, err := os.Stat(path); err != nil || st.Mode()&fs.ModeCharDevice == 0 {
+		t.Errorf("node: %v, %v", st, err)
+	}
+	if _, err := unix.Write(open(t, path, unix.O_WRONLY), []byte("x")); err != nil {
+		t.Error(err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	// What else has the name is not ours to remove.
+	if err := os.Mkdir(dir+"/node", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err := cuse.New(cuse.Options{Name: "cusetest-way/node"}, d).Run(t.Context())
+	if !errors.Is(err, cuse.ErrRefused) {
+		t.Errorf("a directory in the way: %v, want ErrRefused", err)
+	}
+}
+
 func TestKernelRefuses(t *testing.T) {
 	path, _ := serve(t, cuse.Options{}, &echo{})
 	err := cuse.New(cuse.Options{Name: "cusetest/node"}, &echo{}).Run(t.Context())

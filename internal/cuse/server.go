@@ -93,11 +93,17 @@ func (s *Server) start(c *conn) error {
 	if c.raw, err = c.f.SyscallConn(); err != nil {
 		return s.fail("open", err)
 	}
+	node := filepath.Join(filepath.Dir(s.o.DevPath), s.o.Name)
+	if err := s.clear(node); err != nil {
+		return s.fail("init", err)
+	}
 	if err := c.init(s.o); err != nil {
 		return s.fail("init", err)
 	}
+	if err := taken(node); err != nil {
+		return s.fail("init", err)
+	}
 	if s.o.GID != 0 {
-		node := filepath.Join(filepath.Dir(s.o.DevPath), s.o.Name)
 		if err := os.Chown(node, -1, s.o.GID); err != nil {
 			return s.fail("permit", err)
 		}
@@ -107,6 +113,29 @@ func (s *Server) start(c *conn) error {
 	}
 	close(s.ready)
 	return nil
+}
+
+// clear removes a regular file that has the node's name. A shell makes one when
+// something is redirected to a node that is not there; the kernel then creates
+// the device without its node, and does not say so, and what is written goes
+// to memory.
+func (s *Server) clear(node string) error {
+	st, err := os.Lstat(node)
+	if err != nil || !st.Mode().IsRegular() {
+		return nil
+	}
+	s.log.Warn("a file is where the node belongs, removing it", "op", "init", "bytes", st.Size())
+	return os.Remove(node)
+}
+
+// taken fails when something else than a character device has the node's name:
+// it has come just before the node, or clear does not remove its kind.
+func taken(node string) error {
+	st, err := os.Lstat(node)
+	if err != nil || st.Mode()&fs.ModeCharDevice != 0 {
+		return nil
+	}
+	return fmt.Errorf("%w (%s is %v)", ErrRefused, node, st.Mode())
 }
 
 func (s *Server) fail(op string, err error) error {
