@@ -113,6 +113,16 @@ func (l *local) status(ctx context.Context) (status, error) {
 		if p.Err != nil {
 			s.Push.Error = p.Err.Error()
 		}
+		if p.Outcome.Final() {
+			s.Push.Outcome, s.Push.Seconds = coreOutcomes[p.Outcome], seconds(p.Ended.Sub(p.Started))
+		}
 	}
 	return s, ctx.Err()
+}
+
+// coreOutcomes are the outcomes of a push as commands have them.
+var coreOutcomes = map[rshim.Outcome]string{
+	rshim.OutcomeReady: outcomeReady, rshim.OutcomeStreamed: outcomeStreamed, rshim.OutcomeDPUError: "dpu_error",
+	rshim.OutcomeTimeout: "timed_out", rshim.OutcomeCancelled: "cancelled", rshim.OutcomeDeviceLost: "device_lost",
+	rshim.OutcomeFailed: "failed",
 }

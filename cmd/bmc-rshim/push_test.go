@@ -35,7 +35,7 @@ func TestPush(t *testing.T) {
 		r.want(code, exitOK,
 			"a good BFB for "+g.String()+", 5 images",
 			"INFO[BL2]: DDR POST passed", "INFO[MISC]: Found bf.cfg", "INFO[MISC]: DPU is ready",
-			"rshim0 is ready", "Last push    done, "+size(int64(len(stream))))
+			"rshim0 is ready", "Last push    ready, "+size(int64(len(stream))))
 		r.arrived(stream)
 	})
 }
