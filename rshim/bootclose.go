@@ -32,6 +32,7 @@ func (b *BootStream) Abort(ctx context.Context, reason error) error {
 // before its writer was done.
 func (b *BootStream) end(ctx context.Context, why error) error {
 	if !b.closed.CompareAndSwap(false, true) {
+		<-b.open.Done() // the first is about to cut
 		return context.Cause(b.open)
 	}
 	b.cut(why)

@@ -71,7 +71,11 @@ func dumpDevice(b *strings.Builder, d *rshim.Device) {
 		b.WriteString(printable(fmt.Sprintf(format, args...)))
 		b.WriteByte('\n')
 	}
-	line("rshim%d: %s, %v, revision %d, part number %q", s.Index, s.Name, s.Generation, s.Revision, s.OPN)
+	chip := "no chip attached"
+	if s.Generation != 0 {
+		chip = fmt.Sprintf("%v, revision %d, part number %q", s.Generation, s.Revision, s.OPN)
+	}
+	line("rshim%d: %s, %s", s.Index, s.Name, chip)
 	line("  state: %v since %s, owner %v, drop %v: %s", s.State, ago(s.Attached), s.Owner, s.Drop, s.Reason)
 	line("  boot: %v, last reset seen %s", s.Stage, ago(s.Reset))
 	c := s.Counters
