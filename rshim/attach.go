@@ -11,13 +11,6 @@ import (
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
-// Timing of resets.
-const (
-	resetHush     = 500 * time.Millisecond // no register access after a reset
-	resetPatience = 20 * time.Second       // for a chip that stays on the bus
-	opnPatience   = 500 * time.Millisecond // nobody keeps the ownership up meanwhile
-)
-
 // attach makes sure that the chip answers, and that the RShim is ours alone. It
 // reports whether the chip comes fresh from a reset of ours.
 func (s *session) attach(ctx context.Context) (fresh bool, err error) {
@@ -28,6 +21,9 @@ func (s *session) attach(ctx context.Context) (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if !s.looked {
+		s.looked, s.inherits = true, sp1 == reg.Keepalive
+	}
 	switch fresh = s.hasReset(ctx, sp1); {
 	case sp1 == reg.Locked:
 		err = ErrLocked
@@ -37,8 +33,15 @@ func (s *session) attach(ctx context.Context) (fresh bool, err error) {
 	default:
 		err = s.claim(ctx, sp1)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
+		if s.inherits {
+			s.inherits = false // it is ours from now on
+			s.d.logs.succeed()
+		}
 		err = s.finishAttach(ctx, "access check passed")
+	case errors.Is(err, ErrNotOwner):
+		s.inherits = false // its owner lives, and is not we
 	}
 	return fresh, err
 }
@@ -51,7 +54,10 @@ func (s *session) finishAttach(ctx context.Context, reason string) error {
 			s.held, s.release = context.WithCancel(context.Background())
 		}
 	})
-	opn := s.readOPN(ctx)
+	opn, err := s.readOPN(ctx, opnPatience)
+	if s.opnRead = err == nil; !s.opnRead {
+		s.d.log.Info("cannot read the part number", "op", "opn", "err", err)
+	}
 	for !s.enterAttached(opn, reason) {
 		if err := s.bootBack(ctx); err != nil {
 			s.letGo()
@@ -234,98 +240,4 @@ func (s *session) reassure(ctx context.Context, gap time.Duration) step {
 		s.seen = time.Now().Add(-lostSight)
 	}
 	return nil
-}
-
-// Reset resets the chip (SW_RESET of misc). It returns when the reset has been
-// asked for; the device is Rebooting until the chip is back.
-func (d *Device) Reset(ctx context.Context) error {
-	s, err := d.owner(ctx)
-	if err == nil {
-		d.log.Info(fmt.Sprintf("rshim%d SW RESET", d.index))
-		err = s.reset(ctx)
-	}
-	if err == nil {
-		d.update(func() {
-			if d.push.Outcome == OutcomePending && d.boot == nil {
-				d.conclude(OutcomeFailed, errResetAgain, time.Now())
-			}
-		})
-	}
-	return d.opError("reset", err)
-}
-
-// reset asks the chip to reset. Errors of the write itself do not count: the
-// chip may be gone before it has answered.
-func (s *session) reset(ctx context.Context) error {
-	v, err := s.read(ctx, s.regs.ResetControl, 8)
-	if err != nil {
-		return err
-	}
-	if reg.Bad(v) {
-		return fmt.Errorf("reset control reads %#x: %w", v, ErrNotReady)
-	}
-	over := false
-	s.d.update(func() {
-		if over = s.d.sess != s; !over {
-			s.d.state, s.d.reason = Rebooting, "reset"
-			s.d.awaited, s.d.resetErr = time.Now().Add(resetPatience), nil
-		}
-	})
-	if over {
-		return ErrGone
-	}
-	s.d.mux.hush(ctx, resetHush)
-	s.d.console.flushInput()
-	_, err = s.request(regOp{
-		ctx: ctx, addr: s.regs.ResetControl, size: 8, write: true,
-		value: v&^reg.ResetKeyMask | reg.ResetKey, hush: resetHush,
-	})
-	s.d.mux.hush(ctx, resetHush)
-	if err != nil {
-		s.d.log.Info("reset was not acknowledged", "op", "reset", "err", err)
-	}
-	return ctx.Err()
-}
-
-// resetInPlace looks whether a chip that is still on the bus has reset all the
-// same: then scratchpad 1 is no longer what we wrote. Until it has, the ownership
-// is kept up.
-func (s *session) resetInPlace(ctx context.Context) (next step) {
-	s.d.mu.Lock()
-	code := s.debugCode
-	s.d.mu.Unlock()
-	v, err := s.scratchpad1(ctx)
-	if err == nil && v != reg.Keepalive && (code == 0 || v != code) {
-		switch held, err := s.resetHeld(ctx); {
-		case held:
-			next = s.answer(ctx, v)
-		case err == nil:
-			s.d.log.Info("the chip has reset without leaving the bus")
-			return s.probe
-		}
-	}
-	s.d.mu.Lock()
-	late := !s.d.awaited.IsZero() && time.Now().After(s.d.awaited)
-	s.d.mu.Unlock()
-	if late {
-		s.d.log.Warn("the chip did not reset", "op", "reset", "elapsed", resetPatience)
-		s.d.update(func() {
-			s.d.awaited, s.d.resetErr = time.Time{}, ErrNoReset
-			s.d.state, s.d.reason = Attached, "the chip did not reset"
-		})
-	}
-	return next
-}
-
-// resetHeld reports whether the chip is certain to hold the reset that we asked
-// for back: others may have written to scratchpad 1 what it would read after it.
-// Pending is only to be seen while resets are disabled; a reset clears both.
-// Source: EDK2's rsh.h for BlueField.
-func (s *session) resetHeld(ctx context.Context) (bool, error) {
-	control, err := s.read(ctx, s.regs.ResetControl, 8)
-	if err == nil && reg.Bad(control) {
-		err = ErrNotReady
-	}
-	const held = reg.ResetPending | reg.ResetDisable
-	return err == nil && control&held == held, err
 }

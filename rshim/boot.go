@@ -88,12 +88,32 @@ func (d *Device) openBoot(ctx context.Context, o PushOptions) (*BootStream, erro
 		return nil, err
 	}
 	d.log.Info(fmt.Sprintf("rshim%d boot open", d.index), "push", b.id, "skip_reset", b.skip)
-	if err := b.begin(ctx, s); err != nil {
-		_ = b.setBack(ctx)
-		b.finish(err)
+	if o.Begun != nil {
+		o.Begun(b.id)
+	}
+	if err := b.start(ctx, s); err != nil {
+		_ = b.end(ctx, err)
 		return nil, err
 	}
 	return b, nil
+}
+
+// start begins the stream, unless the push is over by then: who ends it sets the
+// boot source back, and nothing may come after that.
+func (b *BootStream) start(ctx context.Context, s *session) error {
+	b.turn <- struct{}{} // as fast as the boot source is set back
+	defer func() { <-b.turn }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.open, cancel)()
+	err := context.Cause(b.open)
+	if err == nil {
+		err = b.begin(ctx, s)
+	}
+	if err != nil && b.open.Err() != nil {
+		err = context.Cause(b.open)
+	}
+	return err
 }
 
 // begin does what the boot stream's opening does to the chip.

@@ -113,8 +113,9 @@ func (b *BootStream) setBack(ctx context.Context) error {
 	return nil
 }
 
-// bootBackLimit leaves a daemon that ends enough of its second.
-const bootBackLimit = 500 * time.Millisecond
+// bootBackLimit bridges a machine that stands still for seconds: the push has
+// arrived. A daemon that ends does not wait for it, its session is over first.
+const bootBackLimit = 5 * time.Second
 
 // bootBack sets the boot source back to eMMC.
 func (s *session) bootBack(ctx context.Context) error {

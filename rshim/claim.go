@@ -240,9 +240,14 @@ func (c *claim) look(ctx context.Context, ours uint64) error {
 
 // say writes to scratchpad 1, which drivers may that do not own the RShim.
 func (s *session) say(ctx context.Context, v uint64) error {
+	s.leftZero = s.leftZero || v == 0 // it may get there whatever becomes of the answer
 	for tries := 1; ; tries++ {
 		_, err := s.request(regOp{ctx: ctx, addr: s.regs.Scratchpad1, size: 8, write: true, value: v, anybody: true})
-		if err == nil || tries == 3 || s.ended() || errors.Is(err, context.Canceled) || !sleep(ctx, checkPoll) {
+		if err == nil {
+			s.leftZero = v == 0
+			return nil
+		}
+		if tries == 3 || s.ended() || errors.Is(err, context.Canceled) || !sleep(ctx, checkPoll) {
 			return err
 		}
 	}

@@ -23,6 +23,9 @@ var (
 	ErrDPU          = errors.New("the DPU reported an error")
 	ErrInvalid      = errors.New("invalid command")
 	ErrNotSupported = errors.New("not supported")
+	// ErrGivenUp is of a push with OutcomeStreamed whose boot was to be followed,
+	// and cannot be any more: released, handed over, another push, the daemon ends.
+	ErrGivenUp = errors.New("the RShim was given up before the DPU was ready")
 )
 
 // OpError is the error of an operation on one device.

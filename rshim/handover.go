@@ -119,7 +119,10 @@ func (s *session) ask(ctx context.Context) (granted bool, err error) {
 			s.retract()
 		}
 	}()
-	for end, untouched := time.Now().Add(requestLimit), 0; time.Now().Before(end); {
+	// Time counts only if it was used: to whom it stands still for seconds, an
+	// owner that is not there looks as one that does not answer.
+	looks, untouched := 0, 0
+	for begin, passed := time.Now(), time.Duration(0); passed < requestLimit || looks < requestLooks && passed < requestLate; passed = time.Since(begin) {
 		if err := s.say(ctx, reg.OwnershipRequest); err != nil {
 			return false, err
 		}
@@ -130,6 +133,7 @@ func (s *session) ask(ctx context.Context) (granted bool, err error) {
 		case err != nil && ctx.Err() != nil:
 			return false, ctx.Err()
 		case err != nil:
+			continue
 		case v == reg.OwnershipAck:
 			return true, nil
 		case v == reg.Locked:
@@ -141,6 +145,10 @@ func (s *session) ask(ctx context.Context) (granted bool, err error) {
 				return false, nil
 			}
 		}
+		looks++
+	}
+	if looks < requestLooks {
+		return false, errUnread
 	}
 	s.retract()
 	for end := time.Now().Add(retractTime); time.Now().Before(end) && sleep(ctx, checkPoll); {

@@ -4,9 +4,11 @@ package rshim_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,5 +267,59 @@ func TestRecheckWaits(t *testing.T) {
 				return
 			}
 		}
+	}
+}
+
+// TestForceStalled: on a machine that stands still for seconds, an owner that is
+// not there is not taken for one that does not answer, and nothing is said of one
+// that there was no time to look for.
+func TestForceStalled(t *testing.T) {
+	for name, c := range map[string]struct {
+		runs, stalls time.Duration // in turn, for 8 s
+		owner        bool
+		want         error
+	}{
+		"nobody":                         {300 * time.Millisecond, 1700 * time.Millisecond, false, nil},
+		"nobody, and no time":            {150 * time.Millisecond, 3 * time.Second, false, rshim.ErrNotReady},
+		"a deaf owner":                   {600 * time.Millisecond, 600 * time.Millisecond, true, rshim.ErrNoAnswer},
+		"a deaf owner, and no time":      {150 * time.Millisecond, 3 * time.Second, true, rshim.ErrNotReady},
+		"a deaf owner, and all the time": {time.Hour, 0, true, rshim.ErrNoAnswer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			generations(t, func(t *testing.T, g reg.Generation) {
+				synctest.Test(t, func(t *testing.T) {
+					ctx, stop := context.WithCancel(t.Context())
+					dpu := bluefield.New(bluefield.Config{Generation: g, NoFirmware: true})
+					dpu.WriteReg(dpu.Map().Scratchpad1, 8, reg.Keepalive)
+					var began atomic.Int64
+					b := &regBackend{dpu: dpu, gone: make(chan struct{}), latency: func() time.Duration {
+						since := time.Duration(time.Now().UnixNano() - began.Load())
+						at := since % (c.runs + c.stalls)
+						if began.Load() == 0 || since > 8*time.Second || at < c.runs {
+							return 0
+						}
+						return 2 * (c.runs + c.stalls - at)
+					}}
+					d := rshim.New(0, rshim.Options{Drop: true})
+					var wg sync.WaitGroup
+					wg.Go(func() { _ = d.Serve(ctx, b) })
+					if c.owner {
+						wg.Go(func() { hostDriver(ctx, dpu) })
+					}
+					time.Sleep(time.Second)
+					start := time.Now()
+					began.Store(start.UnixNano())
+					r, err := d.Force(ctx)
+					if !errors.Is(err, c.want) || err == nil && r != rshim.ForceNoOwner {
+						t.Errorf("%v, %v; want %v", r, err, c.want)
+					}
+					if took := time.Since(start); took > forceLimit {
+						t.Errorf("it took %v", took)
+					}
+					stop()
+					wg.Wait()
+				})
+			})
+		})
 	}
 }

@@ -121,6 +121,12 @@ func pushTogether(t *testing.T, g reg.Generation, n int, trouble map[int]string)
 						t.Errorf("rshim%d, unplugged: %v", i, err)
 					}
 				default:
+					if err == nil && trouble[i] == "control hangs" {
+						// The chip, which has all of it, has left the bus before
+						// that was in vain: the boot source can wait.
+						arrived(t, fn, stream)
+						return
+					}
 					if !errors.Is(err, os.ErrDeadlineExceeded) {
 						t.Errorf("rshim%d (%s): %v", i, trouble[i], err)
 					}

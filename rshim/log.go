@@ -51,14 +51,24 @@ type logStore struct {
 	boot    int64 // Seq of the first line of the current boot
 	shown   int64 // lines before were read with CLEAR_ON_READ
 
-	index int // words of the chip's buffer that have been read
+	index int  // words of the chip's buffer that have been read
+	old   bool // what is in it has been logged before
 }
 
 // restart begins the log of a new boot.
 func (l *logStore) restart() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.boot, l.index = l.next, 0
+	l.boot, l.index, l.old = l.next, 0, false
+}
+
+// succeed takes note that somebody had the RShim before us who did not give it
+// back: most likely a daemon of ours, before a restart. It has logged what is in
+// the chip's buffer by now, unless that has been read by us before.
+func (l *logStore) succeed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.old = l.next == 0
 }
 
 func (l *logStore) add(entries []bootlog.Entry) (added []LogLine) {
@@ -173,10 +183,19 @@ func (s *session) follow(ctx context.Context) {
 	}
 }
 
-// collect reads what is new in the chip's buffer; n is how many words.
+// collect reads what is new in the chip's buffer; n is how many words. Each line
+// gets a record in our own log, with its level. That is once each also when the
+// daemon is restarted: to one that finds the keepalive of a daemon before, what
+// is in the buffer is old, and its records have level Debug. So have then lines
+// that came when there was no daemon: a few seconds of them, which misc has all
+// the same. A daemon that finds a chip as its reset has left it, or as a driver
+// that gave it up, or that still had it, takes all lines as new.
 func (s *session) collect(ctx context.Context) (n int, err error) {
 	// A look without the semaphore is all it takes while nothing is new.
 	index, err := s.logIndex(ctx)
+	if err == nil && index == s.d.logs.index {
+		s.d.logs.old = false // nothing is
+	}
 	if err != nil || index == s.d.logs.index {
 		return 0, err
 	}
@@ -209,8 +228,12 @@ func (s *session) collect(ctx context.Context) (n int, err error) {
 	lines := s.d.logs.add(entries)
 	s.d.heard(entries, len(lines))
 	for _, l := range lines {
+		if s.d.logs.old {
+			l.Level = slog.LevelDebug
+		}
 		s.d.log.Log(ctx, l.Level, "boot log", "text", strings.TrimSpace(l.Text))
 	}
+	s.d.logs.old = false
 	return len(words), nil
 }
 

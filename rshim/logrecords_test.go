@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim"
+	"github.com/bluefield-go/bmc-rshim/rshim/bootlog"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
 	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
 )
@@ -130,4 +131,67 @@ func TestLogRecords(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLogRecordsRestart: a daemon that is restarted does not log again what it
+// has logged before, and knows it all the same. What nobody of ours can have
+// logged is new, however old it is.
+func TestLogRecordsRestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		begin func(r *rig, fn *usbdev.Function) // what was there before
+		most  slog.Level                        // of what it has left
+	}{
+		"a daemon before": {func(r *rig, fn *usbdev.Function) {
+			r.bus.Plug("1-1", fn)
+			r.attached(0)
+			time.Sleep(5 * time.Second)
+			for _, l := range []string{"INFO[MISC]: DPU is ready", "WARN[MISC]: b", "ERR[MISC]: c"} {
+				fn.DPU().Log(r.ctx, l)
+			}
+			time.Sleep(5 * time.Second)
+			r.stop()
+		}, slog.LevelDebug},
+		"none": {func(*rig, *usbdev.Function) {}, slog.LevelError},
+		"an owner that lives": {func(r *rig, fn *usbdev.Function) {
+			ctx, gone := context.WithCancel(r.ctx)
+			go hostDriver(ctx, fn.DPU())
+			time.AfterFunc(10*time.Second, gone)
+			time.Sleep(time.Second)
+		}, slog.LevelError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				before := newRig(t, rshim.Options{})
+				fn := usbdev.New(bluefield.New(bluefield.Config{StageScale: 1}), usbdev.Options{})
+				before.start(fn)
+				time.Sleep(20 * time.Second)
+				c.begin(before, fn)
+
+				records := lineRecords{Handler: slog.DiscardHandler, mu: new(sync.Mutex), lines: new([]string)}
+				r := newRig(t, rshim.Options{Logger: slog.New(records)})
+				r.bus.Plug("1-1", fn)
+				d := r.attached(0)
+				time.Sleep(5 * time.Second)
+				got := records.taken()
+				lines, _, _ := d.Log(0)
+				if len(got) != len(lines) || len(got) < 3 {
+					t.Fatalf("%d records of %d lines", len(got), len(lines))
+				}
+				for i, l := range got {
+					want := min(lines[i].Level, c.most)
+					if l != fmt.Sprintf("%v rshim0 text=%s", want, strings.TrimSpace(lines[i].Text)) {
+						t.Errorf("%q, want level %v", l, want)
+					}
+				}
+				if st := d.Status(); st.Stage != bootlog.StageReady {
+					t.Errorf("%+v", st)
+				}
+				fn.DPU().Log(r.ctx, "INFO[MISC]: new")
+				time.Sleep(5 * time.Second)
+				if got := records.taken(); len(got) != 1 || got[0] != "INFO rshim0 text=INFO[MISC]: new" {
+					t.Errorf("then %q", got)
+				}
+			})
+		})
+	}
 }

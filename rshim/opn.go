@@ -10,11 +10,42 @@ import (
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 )
 
+// Timing of the part number, which is read when the RShim becomes ours. Nobody
+// keeps the ownership up meanwhile, so that what takes long is left for later.
+const (
+	opnPatience = 500 * time.Millisecond
+	opnPause    = 2 * time.Second // before another try,
+	opnLater    = 5 * time.Second // which may take so long
+	opnTries    = 5
+)
+
+// completeOPN reads a part number that could not be read before.
+func (s *session) completeOPN(ctx context.Context) {
+	for range opnTries {
+		if !sleep(ctx, opnPause) {
+			return
+		}
+		opn, err := s.readOPN(ctx, opnLater)
+		if err != nil {
+			continue
+		}
+		s.d.update(func() {
+			if s.opn == "" { // nobody has written one meanwhile
+				s.opn = opn
+			}
+		})
+		return
+	}
+}
+
 // readOPN reads the part number, which does not change while the chip runs.
-// It is empty if it cannot be read.
-func (s *session) readOPN(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, opnPatience)
+func (s *session) readOPN(ctx context.Context, limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if err := s.opnTurn(ctx); err != nil {
+		return "", err
+	}
+	defer func() { <-s.opnBusy }()
 	var words [reg.OPNSize / 4]uint32
 	for i := range words {
 		var v uint64
@@ -25,15 +56,25 @@ func (s *session) readOPN(ctx context.Context) string {
 		case reg.BlueField3:
 			v, err = s.read(ctx, reg.Addr{Channel: reg.ChanYU, Offset: reg.OPNOffsetBF3 + uint16(4*i)}, 4)
 		default:
-			return ""
+			return "", nil
 		}
 		if err != nil {
-			s.d.log.Info("cannot read the part number", "op", "opn", "err", err)
-			return ""
+			return "", err
 		}
 		words[i] = uint32(v)
 	}
-	return reg.OPN(words)
+	return reg.OPN(words), nil
+}
+
+// opnTurn waits for others that read or write the part number: an indirect
+// access is several of registers.
+func (s *session) opnTurn(ctx context.Context) error {
+	select {
+	case s.opnBusy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // setOPN writes the part number, of which 16 characters count. It lasts as long
@@ -48,6 +89,10 @@ func (d *Device) setOPN(ctx context.Context, opn string) error {
 	if err != nil {
 		return err
 	}
+	if err := s.opnTurn(ctx); err != nil {
+		return err
+	}
+	defer func() { <-s.opnBusy }()
 	opn = opn[:min(len(opn), reg.OPNSize)]
 	for i, w := range reg.OPNWords(opn) {
 		switch s.gen {

@@ -11,7 +11,7 @@ const (
 	OutcomeNone       Outcome = iota // there was no push
 	OutcomePending                   // it streams, or the DPU boots
 	OutcomeReady                     // the DPU has installed what it got, and is up
-	OutcomeStreamed                  // the DPU has it and boots, and nobody waits any longer
+	OutcomeStreamed                  // the DPU has it and boots, and nobody waits any longer; see PushStatus.Err
 	OutcomeDPUError                  // the DPU reported an error, see Line
 	OutcomeTimeout                   // it took too long at Stage
 	OutcomeCancelled                 // by CancelPush

@@ -97,7 +97,9 @@ const (
 	lockedPause  = time.Second            // between looks whether it is still locked
 	requestTry   = 100 * time.Millisecond // from a request to the look for an answer
 	requestTries = 12                     // untouched: nobody is there
-	requestLimit = 5 * time.Second        // for an owner to answer
+	requestLimit = 5 * time.Second        // for an owner to answer,
+	requestLate  = 8 * time.Second        // if it takes so long to look
+	requestLooks = 25                     // as often, half of what fits into it
 	retractTime  = 500 * time.Millisecond // for an answer that crosses the withdrawal
 	commandLimit = 10 * time.Second       // of all of it, and of every command
 	grantPoll    = 50 * time.Millisecond
@@ -258,6 +260,9 @@ func (s *session) attached(fresh bool) step {
 		defer cancel()
 		wg.Go(func() { s.follow(ctx) })
 		wg.Go(func() { s.tmfifo(ctx, !fresh) })
+		if !s.opnRead {
+			wg.Go(func() { s.completeOPN(ctx) })
+		}
 		return s.keep(ctx)
 	}
 }
@@ -338,7 +343,7 @@ func (s *session) enter(state State, reason string) (changed bool) {
 		s.d.state, s.d.reason, s.d.since = state, reason, time.Time{}
 		s.d.others = state == Contended || state == Locked && s.d.others
 		if state != Probing {
-			s.d.released(time.Now())
+			s.d.released(reason, time.Now())
 		}
 	})
 	s.letGo()
@@ -417,7 +422,6 @@ func (s *session) giveUp(ctx context.Context) (step, error) {
 	defer cancel()
 	if mine {
 		_ = s.say(ctx, 0) // others need not wait for the keepalive to be missing
-		s.leftZero = true
 	}
 	s.enter(Dropped, dropReason)
 	_, _ = s.scratchpad1(ctx) // refused, after what is under way

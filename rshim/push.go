@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/bootlog"
@@ -35,7 +36,9 @@ type PushStatus struct {
 	Image   string // of the BFB, that is passing
 	Started time.Time
 	Elapsed time.Duration // of the stream
-	Err     error         // why it failed; of OutcomeDPUError it is ErrDPU with the line
+	// Err is why it failed: of OutcomeDPUError it is ErrDPU with the line, of
+	// OutcomeStreamed ErrGivenUp, or nil if that was all that was asked for.
+	Err error
 
 	Outcome Outcome
 	Stage   bootlog.Stage // that the DPU has come to; once the outcome is final, when it was
@@ -51,6 +54,14 @@ type PushOptions struct {
 	// Limit is how long the DPU may take to be ready once it has the stream;
 	// 0 means Options.ReadyTimeout.
 	Limit time.Duration
+	// Streamed means that the push is over when the DPU has all of the stream:
+	// its boot is not followed. It ends as OutcomeStreamed without an error
+	// then, or as OutcomeDPUError if the DPU has reported one by then.
+	Streamed bool
+	// Begun, if set, is called with the push's number before the chip is
+	// touched; Push and Status have it by then. OpenPush may fail after that,
+	// which is then how the push ends.
+	Begun func(id int64)
 }
 
 // Push returns the state of the last push.
@@ -152,6 +163,13 @@ func (b *BootStream) finish(err error) {
 		}
 		if d.sess == nil {
 			d.verdict.lost = now.Add(d.back)
+		}
+		switch {
+		case err == nil && d.verdict.streamed:
+			d.endPush(OutcomeStreamed, nil, now)
+		case slices.Contains([]State{Contended, Requesting, Granting, Dropped, Locked}, d.state):
+			// The RShim was given up when the stream was as good as over.
+			d.endPush(OutcomeStreamed, givenUp(d.reason), now)
 		}
 		d.judge(now)
 		p = d.push

@@ -101,6 +101,9 @@ func TestPushNumbers(t *testing.T) {
 			}
 			if p, ok := r.d.PushByID(id - 1); ok {
 				r.ended(p, rshim.OutcomeStreamed)
+				if !errors.Is(p.Err, rshim.ErrGivenUp) {
+					r.t.Errorf("push %d: error %v", id-1, p.Err)
+				}
 			}
 		}
 		for id := int64(0); id <= 11; id++ {

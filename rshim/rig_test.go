@@ -33,6 +33,8 @@ type rig struct {
 	set *rshim.Set
 
 	stop func() // ends the daemon and waits until it has
+
+	wrap func(rshim.Backend) rshim.Backend // nil: Backends are served as they are
 }
 
 // generations runs a test for both generations that have everything.
@@ -62,7 +64,12 @@ func newRig(t *testing.T, o rshim.Options) *rig {
 	wg.Go(func() { _ = r.set.Run(ctx) })
 	finder := usbbackend.Finder{Host: r.bus, Wake: r.bus.Changes(), Logger: o.Logger}
 	wg.Go(func() {
-		_ = finder.Run(ctx, func(d *usbbackend.Device) func(context.Context) error { return r.set.Adopt(d) })
+		_ = finder.Run(ctx, func(d *usbbackend.Device) func(context.Context) error {
+			if r.wrap != nil {
+				return r.set.Adopt(r.wrap(d))
+			}
+			return r.set.Adopt(d)
+		})
 	})
 	r.stop = func() {
 		cancel()

@@ -173,7 +173,7 @@ func TestServeDuringPush(t *testing.T) {
 		arrived(t, fn, stream)
 		r.serve(false) // the DPU boots without us
 		r.states(rshim.Dropped, rshim.Dropped, rshim.Dropped)
-		if p := d.Push(); p.Outcome != rshim.OutcomeStreamed {
+		if p := d.Push(); p.Outcome != rshim.OutcomeStreamed || !errors.Is(p.Err, rshim.ErrGivenUp) {
 			t.Errorf("%+v", p)
 		}
 	})

@@ -28,8 +28,12 @@ type session struct {
 	drain    chan chan struct{} // asks the log follower to look now
 	quiet    time.Time          // owned by own: no register access before
 	seen     time.Time          // owned by live: scratchpad 1, last, while it is ours
+	inherits bool               // owned by live: scratchpad 1 was a keepalive when first read by attach
+	looked   bool               // owned by live: it has been
+	opnRead  bool               // owned by live: the part number was read
+	opnBusy  chan struct{}      // filled by who uses the part number
 	denied   time.Time          // owned by live: when a request was refused, last
-	leftZero bool               // owned by live: scratchpad 1 was cleared, as we gave the RShim up
+	leftZero bool               // owned by live: what we wrote to scratchpad 1 last is a zero
 
 	// Guarded by d.mu.
 	opn       string
@@ -50,6 +54,7 @@ func (d *Device) Serve(parent context.Context, b Backend) error {
 		ops:      make(chan regOp),
 		commands: make(chan command),
 		drain:    make(chan chan struct{}),
+		opnBusy:  make(chan struct{}, 1),
 	}
 	d.update(func() {
 		d.sess, d.name, d.state, d.reason = s, b.Name(), Probing, "found on the bus"
@@ -90,7 +95,7 @@ func (d *Device) Serve(parent context.Context, b Backend) error {
 			d.state, d.reason = Gone, "left the bus"
 		}
 		if parent.Err() != nil {
-			d.endPush(now)
+			d.endPush(OutcomeStreamed, givenUp("the daemon ends"), now)
 		}
 		d.verdict.lost = now.Add(d.back)
 		d.judge(now)

