@@ -15,6 +15,7 @@ import (
 
 const (
 	actionPatience = 30 * time.Second // of an order, whatever its own limit
+	resetPatience  = 4 * time.Minute  // of a reset: more than a chip has to come back
 	maxMisc        = 4 << 10          // bytes of what is written to misc, as through its file
 	maxLogLines    = 1024             // in one reply
 )
@@ -35,7 +36,7 @@ func (v *device) methods() []bus.Method {
 	return []bus.Method{
 		method("Force", "u", "s", v.force),
 		method("Release", "", "", do(func(ctx context.Context, _ []any) error { return v.setDrop(ctx, true) })),
-		method("SoftReset", "", "", do(func(ctx context.Context, _ []any) error { return v.softReset(ctx) })),
+		{Name: "SoftReset", Handle: v.softReset},
 		method("SetBootMode", "s", "", do(func(ctx context.Context, a []any) error { return v.setBootMode(ctx, a[0].(string)) })),
 		{Name: "PushBoot", In: "ha{sv}", Out: "o", Handle: v.pushBoot},
 		method("ReadLog", "t", "a(tts)t", v.readLog),
@@ -98,12 +99,15 @@ func forceResult(r rshim.ForceResult) string {
 	return "NoOwner"
 }
 
-func (v *device) softReset(ctx context.Context) error {
+// softReset resets the chip and waits until it is back.
+func (v *device) softReset(ctx context.Context, _ *bus.Call) ([]any, error) {
 	if streams(v.d.Push()) {
-		return fmt.Errorf("rshim%d: reset: %w", v.d.Index(), errPushing)
+		return nil, fmt.Errorf("rshim%d: reset: %w", v.d.Index(), errPushing)
 	}
 	defer v.update()
-	return v.d.Reset(ctx)
+	ctx, cancel := context.WithTimeout(ctx, resetPatience)
+	defer cancel()
+	return nil, v.d.ResetWait(ctx)
 }
 
 func (v *device) writeMisc(ctx context.Context, a []any) error {

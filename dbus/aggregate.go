@@ -112,7 +112,7 @@ func (a *aggregate) update() {
 		return
 	}
 	a.stage = stage
-	word := "OEM" // as NVIDIA's BMC says it; the stage is in BootProgressOem
+	word := "OEM" // NVIDIA's bmcweb shows BootProgressOem with this word alone
 	if stage == bootlog.StageUnknown {
 		word = "Unspecified"
 	}

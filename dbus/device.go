@@ -4,6 +4,7 @@ package dbus
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/dbus/bus"
@@ -21,7 +22,8 @@ type device struct {
 	o     *bus.Object
 	poke  chan struct{} // filled when the status is to be looked at
 
-	hw hardware
+	order sync.Mutex // keeps what is published of the status in order
+	hw    hardware
 }
 
 // Present publishes d until ctx ends. It is for rshim.SetOptions.Present.
@@ -30,13 +32,18 @@ func (s *Service) Present(ctx context.Context, d *rshim.Device) {
 		s: s, d: d, tasks: newTasks(ctx), path: wire.ObjectPath(DevicePath(d.Index())),
 		poke: make(chan struct{}, 1),
 	}
-	v.hw = hardware{v: v, wake: make(chan struct{}, 1)}
+	v.hw = hardware{v: v, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	s.mu.Lock()
 	s.known[d.Index()] = v
 	s.mu.Unlock()
 
+	// Who calls it at once waits until v.o is known.
+	v.order.Lock()
+	v.hw.turn <- struct{}{}
 	v.o = s.add(s.rshim, v.path, v.iface())
-	_ = v.o.Update(v.changes(d.Status())...)
+	<-v.hw.turn
+	v.order.Unlock()
+	v.publish()
 	software := s.add(s.dpus, wire.ObjectPath(SoftwarePath(d.Index())), v.softwareIfaces()...)
 
 	c := &console{c: d.Console(), tasks: v.tasks}
@@ -72,9 +79,7 @@ const statusPause = 100 * time.Millisecond
 func (v *device) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		changed := v.d.Changed()
-		st := v.d.Status()
-		v.s.pushes.observe(v, st.Push.ID)
-		_ = v.o.Update(v.changes(st)...)
+		st := v.publish()
 		v.s.all.update()
 		v.hw.look(st)
 		wait(ctx, statusPause)
@@ -84,6 +89,17 @@ func (v *device) follow(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// publish publishes the status as it is now, and returns it. One status is read
+// and published before the next is read: an older one never comes after it.
+func (v *device) publish() rshim.Status {
+	v.order.Lock()
+	defer v.order.Unlock()
+	st := v.d.Status()
+	v.s.pushes.observe(v, st.Push.ID)
+	_ = v.o.Update(v.changes(st)...)
+	return st
 }
 
 // changes is the status as properties.
@@ -176,7 +192,7 @@ func (v *device) iface() bus.Interface {
 
 // update publishes the status now, for who has just changed it.
 func (v *device) update() {
-	_ = v.o.Update(v.changes(v.d.Status())...)
+	v.publish()
 	v.s.all.update()
 }
 

@@ -3,6 +3,7 @@
 package dbus_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"strings"
@@ -142,6 +143,7 @@ func TestConsole(t *testing.T) {
 	r := bf3(t, rigOptions{}, bluefield.Config{Console: true})
 	c := r.c
 	c.ready(name, path)
+	r.connected()
 	before := openFiles(t)
 	connect := func() *os.File {
 		return os.NewFile(uintptr(c.must(name, path, "xyz.openbmc_project.Console.Access.Connect")[0].(godbus.UnixFD)), "console")
@@ -326,13 +328,13 @@ func TestBootProgress(t *testing.T) {
 type nic struct {
 	mu                  sync.Mutex
 	persistent, runtime string
-	err                 error
+	err, unread         error // of everything, and of Get
 }
 
 func (n *nic) Get(context.Context) (persistent, runtime string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.persistent, n.runtime, n.err
+	return n.persistent, n.runtime, cmp.Or(n.err, n.unread)
 }
 
 func (n *nic) SetPersistent(_ context.Context, mode string) error { return n.put(&n.persistent, mode) }
@@ -378,9 +380,21 @@ func TestHostAccess(t *testing.T) {
 	}
 	c.setFails("xyz.openbmc_project.sdbusplus.Error.InvalidEnumString", own, manager, iface, "Runtime", mode("Locked"))
 	c.setFails("xyz.openbmc_project.sdbusplus.Error.InvalidEnumString", name, path, nicI, "NicAttribute", attribute("Invalid"))
-	n.mu.Lock()
-	n.err = os.ErrDeadlineExceeded
-	n.mu.Unlock()
+	fail := func(err, unread error) {
+		n.mu.Lock()
+		n.err, n.unread = err, unread
+		n.mu.Unlock()
+	}
+	fail(dbus.ErrHostAccessRefused, nil)
+	c.setFails(commonErr+"NotAllowed", own, manager, iface, "Persistent", mode("Enabled"))
+	fail(dbus.ErrNoHostAccess, nil)
+	c.setFails(commonErr+"Unavailable", name, path, nicI, "NicAttribute", attribute("Enabled"))
+	fail(nil, os.ErrDeadlineExceeded)
+	c.setFails(commonErr+"Timeout", own, manager, iface, "Persistent", mode("Enabled"))
+	if err := c.set(own, manager, iface, "Persistent", mode("Enabled")); err == nil || !strings.Contains(err.Error(), "it was set") {
+		t.Errorf("set and not read back: %v", err)
+	}
+	fail(os.ErrDeadlineExceeded, nil)
 	c.fails(commonErr+"Timeout", own, manager, iface+".Refresh")
 	if got := c.get(name, path, nicI, "NicAttribute"); got != attribute("Invalid") {
 		t.Errorf("attribute %v of a NIC that does not answer", got)

@@ -72,12 +72,16 @@ var errorNames = []struct {
 	{rshim.ErrBusy, errorUnavailable},
 	{rshim.ErrIncomplete, errorInvalidImage},
 	{rshim.ErrCancelled, errorUnavailable},
+	{rshim.ErrGivenUp, errorUnavailable},
 	{rshim.ErrNoPush, errorNotFound},
 	{rshim.ErrDPU, errorInternal},
 	{rshim.ErrInvalid, errorInvalidArgument},
 	{rshim.ErrNotSupported, errorUnsupported},
 	{rshim.ErrTooMany, errorTooMany},
 	{rshim.ErrBlocked, errorNotAllowed},
+
+	{ErrNoHostAccess, errorUnavailable},
+	{ErrHostAccessRefused, errorNotAllowed},
 
 	{os.ErrDeadlineExceeded, errorTimeout},
 	{context.DeadlineExceeded, errorTimeout},

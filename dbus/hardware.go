@@ -22,7 +22,8 @@ const (
 type hardware struct {
 	v    *device
 	wake chan struct{}
-	seen struct { // owned by device.follow
+	turn chan struct{} // filled by who reads and publishes: what is older is not told later
+	seen struct {      // owned by device.follow
 		state        rshim.State
 		since, reset time.Time
 	}
@@ -63,6 +64,12 @@ func (h *hardware) run(ctx context.Context) {
 // refresh reads the registers of a device that is ours, and publishes what they
 // say.
 func (h *hardware) refresh(ctx context.Context) {
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-ctx.Done():
+		return
+	}
 	st := h.v.d.Status()
 	if !isOurs(st.State) {
 		h.forget()

@@ -4,12 +4,22 @@ package dbus
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/dbus/bus"
+)
+
+// What the errors of a HostAccess may be, besides those of package os.
+var (
+	// ErrNoHostAccess says that there is no NIC to ask, or no way to it.
+	ErrNoHostAccess = errors.New("the NIC cannot be asked")
+	// ErrHostAccessRefused says that the NIC has answered, and does not do it.
+	ErrHostAccessRefused = errors.New("the NIC refuses")
 )
 
 // HostAccess is whether the host may use the RShim, as the NIC has it. Modes are
@@ -116,7 +126,10 @@ func (h *hostAccess) set(ctx context.Context, set func(context.Context, string) 
 	if err := set(inner, mode); err != nil {
 		return err
 	}
-	return h.read(ctx)
+	if err := h.read(ctx); err != nil {
+		return fmt.Errorf("it was set, but could not be read back: %w", err)
+	}
+	return nil
 }
 
 // refresh asks the NIC and publishes what it says.

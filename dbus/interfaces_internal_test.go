@@ -5,9 +5,11 @@ package dbus
 import (
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/bluefield-go/bmc-rshim/dbus/bus"
 	"github.com/bluefield-go/bmc-rshim/dbus/wire"
 	"github.com/bluefield-go/bmc-rshim/rshim"
+	"github.com/bluefield-go/bmc-rshim/rshim/bootlog"
 )
 
 // described is an interface as its XML has it.
@@ -221,6 +224,21 @@ func TestDocs(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^### (\S+)$`).FindAllStringSubmatch(text, -1) {
 		if _, ok := descriptions(t)[m[1]]; !ok {
 			t.Errorf("docs/dbus.md has a section %s, which is not described", m[1])
+		}
+	}
+	stages := make(map[string]string)
+	for s := bootlog.StageUnknown; s <= bootlog.StageOff; s++ {
+		stages[s.String()] = s.OEM()
+	}
+	for property, words := range map[string][]string{
+		"Outcome": slices.Collect(maps.Values(outcomes)), "Owner": slices.Collect(maps.Values(owners)),
+		"BootMode": bootModes[:], "BFMode": bfModes[:], "BootProgressOem": slices.Collect(maps.Values(stages)),
+	} {
+		row := regexp.MustCompile("(?m)^\\| property `" + property + "` .*$").FindString(text)
+		for _, word := range words {
+			if !regexp.MustCompile(`\b` + word + `\b`).MatchString(row) {
+				t.Errorf("docs/dbus.md does not name %s of %s: %s", word, property, row)
+			}
 		}
 	}
 	for _, e := range errorNames {

@@ -131,7 +131,11 @@ func TestPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "client")
-	for _, err := range []error{os.Chmod(dir, 0o755), os.WriteFile(binary, self, 0o755)} {
+	// No process that is started meanwhile may have it open for writing.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(binary, self, 0o755)
+	syscall.ForkLock.RUnlock()
+	for _, err := range []error{err, os.Chmod(dir, 0o755)} {
 		if err != nil {
 			t.Fatal(err)
 		}

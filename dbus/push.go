@@ -23,6 +23,8 @@ const (
 	// replyLead is how long after the reply the end of a push is told, at the
 	// earliest: callers watch for it only once they know its path.
 	replyLead = 250 * time.Millisecond
+	// sendLead is how long a sender whose push is over may wait for its input.
+	sendLead = time.Second
 )
 
 // stagePercent is how far a push has come when the DPU is at a stage.
@@ -89,6 +91,8 @@ func (p *push) follow(ctx context.Context) {
 		changed := p.v.d.Changed()
 		w := p.view()
 		if w.over() {
+			p.settle(ctx)
+			w = p.view() // the sender may know better why
 			wait(ctx, time.Until(early))
 			p.tell(w)
 			p.log(w)
@@ -112,6 +116,28 @@ func (p *push) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// settle waits until the device can be pushed to again, which who is told of the
+// end may want at once. A sender that knows of no end, since it waits for its
+// input, is ended.
+func (p *push) settle(ctx context.Context) {
+	if p.sent == nil {
+		return
+	}
+	timer := time.NewTimer(sendLead)
+	defer timer.Stop()
+	select {
+	case <-p.sent:
+		return
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	p.cancel()
+	select {
+	case <-p.sent:
+	case <-ctx.Done():
 	}
 }
 
@@ -203,11 +229,16 @@ func (p *push) delete(ctx context.Context, _ *bus.Call) ([]any, error) {
 		p.ps.remove(p)
 		return nil, nil
 	}
-	p.cancelled.Store(true)
+	cancelled := true
 	if id := p.id.Load(); id != 0 {
-		if err := p.v.d.CancelPush(ctx, id); err != nil && !errors.Is(err, rshim.ErrNoPush) {
+		err := p.v.d.CancelPush(ctx, id)
+		if err != nil && !errors.Is(err, rshim.ErrNoPush) {
 			return nil, err
 		}
+		cancelled = err == nil // or it has ended by itself
+	}
+	if cancelled {
+		p.cancelled.Store(true)
 	}
 	if p.cancel != nil {
 		p.cancel()

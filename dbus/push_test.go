@@ -136,6 +136,7 @@ func TestPushBootOptions(t *testing.T) {
 	r := bf3(t, rigOptions{}, bluefield.Config{})
 	c := r.c
 	f := file(t, image(t, reg.BlueField3, 1<<20))
+	r.connected()
 	before := openFiles(t)
 	for _, o := range []options{
 		{"Colour": "red"}, {"SHA256": "abc"}, {"SHA256": strings.Repeat("x", 64)}, {"SHA256": []byte{1}}, {"SHA256": uint32(1)},

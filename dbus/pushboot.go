@@ -246,7 +246,7 @@ func (p *push) send(ctx context.Context, o *order) error {
 		total += e.size
 	}
 	err = s.Send(ctx, func(ctx context.Context) (corepush.Stream, error) {
-		b, err := p.ps.open(ctx, p, rshim.PushOptions{Total: total, Limit: o.limit})
+		b, err := p.ps.open(ctx, p, rshim.PushOptions{Total: total, Limit: o.limit, Streamed: o.streamOnly})
 		if err != nil {
 			return nil, err
 		}

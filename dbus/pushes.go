@@ -5,6 +5,7 @@ package dbus
 import (
 	"cmp"
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/bluefield-go/bmc-rshim/dbus/bus"
@@ -103,14 +104,18 @@ func (ps *pushes) open(ctx context.Context, p *push, o rshim.PushOptions) (*rshi
 	l.opening++
 	ps.mu.Unlock()
 
+	o.Begun = func(id int64) { // ours, whatever becomes of it
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		ps.catchUp(p.v, id-1)
+		l.seen = max(l.seen, id)
+	}
 	b, err := p.v.d.OpenPush(ctx, o)
 
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	l.opening--
 	if err == nil {
-		ps.catchUp(p.v, b.ID()-1)
-		l.seen = max(l.seen, b.ID())
 		p.id.Store(b.ID())
 	}
 	p.v.look()
@@ -145,11 +150,13 @@ func (ps *pushes) publish(p *push) {
 	p.v.look()
 }
 
-// announce is publish for who does not hold the lock.
+// announce is publish for who does not hold the lock. The device's Push is that
+// one when it returns.
 func (ps *pushes) announce(p *push) {
 	ps.mu.Lock()
-	defer ps.mu.Unlock()
 	ps.publish(p)
+	ps.mu.Unlock()
+	p.v.publish()
 }
 
 // remove takes away the objects of a push that has ended. The lock is held.
@@ -172,24 +179,18 @@ func (ps *pushes) remove(p *push) {
 	}
 }
 
-// pending reports whether any push is under way: its stream, or the boot that
-// comes after it.
-func (s *Service) pending() bool {
-	s.pushes.mu.Lock()
-	for _, l := range s.pushes.lines {
-		if l.busy {
-			s.pushes.mu.Unlock()
-			return true
-		}
-	}
-	s.pushes.mu.Unlock()
-	for _, d := range s.devices() {
-		if d.Push().Outcome == rshim.OutcomePending {
-			return true
-		}
-	}
-	return false
+// pending reports whether a push of the device is under way: its stream, or the
+// boot that comes after it, if that is followed.
+func (ps *pushes) pending(d *rshim.Device) bool {
+	ps.mu.Lock()
+	busy := ps.line(d.Index()).busy
+	ps.mu.Unlock()
+	p := d.Push()
+	return busy || streams(p) || p.Outcome == rshim.OutcomePending
 }
+
+// pending reports whether a push of any device is under way.
+func (s *Service) pending() bool { return slices.ContainsFunc(s.devices(), s.pushes.pending) }
 
 // streams reports whether a push still sends.
 func streams(p rshim.PushStatus) bool {

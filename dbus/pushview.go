@@ -21,11 +21,11 @@ type pushView struct {
 // view is the state now.
 func (p *push) view() (w pushView) {
 	w = pushView{phase: "Waiting", outcome: "None"}
-	var sent, failed bool
+	var failed bool
 	if p.sent != nil {
 		select {
 		case <-p.sent:
-			sent, failed = true, p.err != nil
+			failed = p.err != nil
 		default:
 		}
 	}
@@ -50,13 +50,9 @@ func (p *push) view() (w pushView) {
 	case st.Outcome.Final():
 		w.end(outcomes[st.Outcome], st.Err)
 		w.at = st.Ended
-		if failed && (st.Err == nil || errors.Is(st.Err, rshim.ErrIncomplete)) {
+		if failed && errors.Is(st.Err, rshim.ErrIncomplete) {
 			w.err = p.err // why it ended early
 		}
-	case failed:
-		w.end("Failed", p.err)
-	case sent && p.streamOnly && st.Phase == rshim.PushDone:
-		w.end("Streamed", nil)
 	case st.Phase == rshim.PushDone, st.Phase == rshim.PushFailed:
 		w.phase = "Booting"
 	default:
@@ -78,7 +74,11 @@ func (w *pushView) end(outcome string, err error) {
 
 func (w *pushView) over() bool { return w.phase == "Ended" }
 
-func (w *pushView) good() bool { return w.outcome == "Ready" || w.outcome == "Streamed" }
+// good reports whether it came to what it was for: the DPU is up, or has the
+// stream where nothing else was asked for.
+func (w *pushView) good() bool {
+	return w.outcome == "Ready" || w.outcome == "Streamed" && w.err == nil
+}
 
 // status and activation are the outcome in OpenBMC's words.
 func (w *pushView) status() string {

@@ -60,6 +60,9 @@ type rig struct {
 	set *rshim.Set
 	c   *client
 	end func() // ends the daemon, and waits for it
+
+	service *dbus.Service
+	nic     bool // with HostAccess
 }
 
 type rigOptions struct {
@@ -89,6 +92,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if o.again > 0 {
 		s.SayAgain(o.again)
 	}
+	r.service, r.nic = s, o.service.HostAccess != nil
 	r.set = rshim.NewSet(rshim.SetOptions{Device: o.device, Present: s.Present})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -131,6 +135,26 @@ func bf3(t testing.TB, o rigOptions, cfg bluefield.Config) *rig {
 	r.plug("1-1", cfg, usbdev.Options{})
 	r.c.until(own, rshim0, deviceI, "State", deviceI+".States.Attached")
 	return r
+}
+
+// connected waits until the daemon has all its connections, and returns the names
+// of those with objects. The NIC's is there only where HostAccess is set.
+func (r *rig) connected() (names []string) {
+	r.t.Helper()
+	for name, path := range map[string]string{
+		own: rshim0, updater: dpuOS, "com.Nvidia.Software.Rshim": "/com/nvidia/software/rshim",
+		"xyz.openbmc_project.Software.DPU.Version": "/xyz/openbmc_project/control/lfwp",
+		"xyz.openbmc_project.State.Host":           "/xyz/openbmc_project/state/host0",
+		"xyz.openbmc_project.Console.rshim0":       "/xyz/openbmc_project/console/rshim0",
+		"xyz.openbmc_project.Settings.connectx":    "/xyz/openbmc_project/network/connectx/host_access/HOST_PRIV_RSHIM",
+	} {
+		if name == "xyz.openbmc_project.Settings.connectx" && !r.nic {
+			continue
+		}
+		r.c.ready(name, path)
+		names = append(names, name)
+	}
+	return names
 }
 
 // client is a connection of godbus, which keeps all signals in order.

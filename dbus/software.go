@@ -10,7 +10,6 @@ import (
 
 	"github.com/bluefield-go/bmc-rshim/dbus/bus"
 	"github.com/bluefield-go/bmc-rshim/dbus/wire"
-	"github.com/bluefield-go/bmc-rshim/rshim"
 )
 
 // applyTime is when an update counts: a DPU boots what it gets at once.
@@ -57,7 +56,7 @@ func (v *device) startUpdate(ctx context.Context, c *bus.Call) ([]any, error) {
 	if when := c.Args[1].(string); when != applyTime {
 		return nil, fmt.Errorf("%w: %.100q is not %s", errArgument, when, applyTime)
 	}
-	if v.d.Push().Outcome == rshim.OutcomePending {
+	if v.s.pushes.pending(v.d) {
 		return nil, fmt.Errorf("rshim%d: update: %w", v.d.Index(), errPushing)
 	}
 	f, err := c.TakeFile(c.Args[0].(wire.FD))

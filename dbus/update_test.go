@@ -11,6 +11,7 @@ import (
 
 	godbus "github.com/godbus/dbus/v5"
 
+	"github.com/bluefield-go/bmc-rshim/dbus"
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
 )
@@ -52,14 +53,14 @@ func (c *client) ended(path, want string) {
 	}
 }
 
-// TestStartUpdate is upstream bmcweb's way: StartUpdate with a memfd, and a task
-// on the path that it returns.
+// TestStartUpdate is upstream bmcweb's way: StartUpdate with a file, here one that
+// is not all there yet, and a task on the path that it returns.
 func TestStartUpdate(t *testing.T) {
 	t.Parallel()
 	r := bf3(t, rigOptions{}, bluefield.Config{})
 	c := r.c
 	c.ready(updater, dpuOS)
-	f := file(t, image(t, reg.BlueField3, 3<<20))
+	f, finish := trickle(t, image(t, reg.BlueField3, 3<<20))
 
 	c.fails(commonErr+"InvalidArgument", updater, dpuOS, updateI+".StartUpdate", fd(f), strings.Replace(immediate, "Immediate", "OnReset", 1))
 	c.fails("org.freedesktop.DBus.Error.InvalidArgs", updater, dpuOS, updateI+".StartUpdate", "x", immediate)
@@ -70,6 +71,7 @@ func TestStartUpdate(t *testing.T) {
 	}
 	c.task(path) // only now, as bmcweb does
 	c.fails(commonErr+"Unavailable", updater, dpuOS, updateI+".StartUpdate", fd(f), immediate)
+	finish()
 	c.ended(path, "Active")
 	if got := c.get(updater, path, statusI, "Status"); last(got) != "Completed" {
 		t.Errorf("status %v", got)
@@ -89,6 +91,7 @@ func TestStartUpdateRefused(t *testing.T) {
 	good := image(t, reg.BlueField3, 1<<20)
 	broken := append([]byte(nil), good...)
 	broken[len(broken)/2] ^= 1
+	r.connected()
 	before := openFiles(t)
 	for name, tt := range map[string]struct {
 		content []byte
@@ -179,8 +182,8 @@ func TestUpdateFails(t *testing.T) {
 	r := bf3(t, rigOptions{}, bluefield.Config{FailAfter: "DDR POST", FailLine: "ERR[BL2]: CRITICAL ERROR on MSS0"})
 	c := r.c
 	c.ready(updater, dpuOS)
+	c.task(dpuUpdate) // before: the DPU may be fast
 	path := string(c.must(updater, dpuOS, updateI+".StartUpdate", fd(file(t, image(t, reg.BlueField3, 1<<20))), immediate)[0].(godbus.ObjectPath))
-	c.task(path)
 	c.ended(path, "Failed")
 	p := string(c.get(own, rshim0, deviceI, "Push").(godbus.ObjectPath))
 	if got := c.get(own, p, pushI, "Outcome"); last(got) != "DpuError" {
@@ -197,28 +200,36 @@ func TestUpdateFails(t *testing.T) {
 	}
 }
 
-// TestOneActivation proves that no Activation is found under two names: bmcweb
-// gives up when the mapper names two services.
+// TestOneActivation proves that no interface of an object is found under two
+// names: bmcweb gives up when the mapper names two services.
 func TestOneActivation(t *testing.T) {
 	t.Parallel()
-	r := bf3(t, rigOptions{}, bluefield.Config{})
+	r := bf3(t, rigOptions{service: dbus.Options{HostAccess: &nic{persistent: "enabled", runtime: "enabled"}}}, bluefield.Config{})
 	c := r.c
 	c.ready(updater, dpuOS)
 	c.must(updater, dpuOS, updateI+".StartUpdate", fd(file(t, image(t, reg.BlueField3, 1<<20))), immediate)
-	seen := make(map[string]string)
-	for _, name := range []string{own, updater} {
+	names := r.connected()
+	seen, activations := make(map[string]string), 0
+	for _, name := range names {
 		for path, is := range c.objects(name) {
-			if _, ok := is[activation]; !ok {
-				continue
+			for i := range is {
+				if other, ok := seen[path+" "+i]; ok {
+					t.Errorf("%s has %s on %s and %s", path, i, other, name)
+				}
+				seen[path+" "+i] = name
+				if i == activation {
+					activations++
+				}
 			}
-			if other, ok := seen[path]; ok {
-				t.Errorf("%s is on %s and %s", path, other, name)
-			}
-			seen[path] = name
 		}
 	}
-	if len(seen) != 3 { // DPU_OS, BF_DPU_BFB_UPDATE, push/1
-		t.Errorf("Activation at %v", seen)
+	if activations != 3 { // DPU_OS, BF_DPU_BFB_UPDATE, push/1
+		t.Errorf("Activation at %d objects: %v", activations, seen)
+	}
+	for _, i := range []string{"xyz.openbmc_project.Software.Version", "xyz.openbmc_project.Common.FilePath"} {
+		if got := seen[dpuOS+" "+i]; got != updater {
+			t.Errorf("%s of DPU_OS is on %q", i, got)
+		}
 	}
 }
 

@@ -232,7 +232,7 @@ func TestNoFilesLeft(t *testing.T) {
 func TestBigCall(t *testing.T) {
 	r := newRig(t, bus.Options{})
 	c := r.peer()
-	if err := r.call(c, devPath, devIface+".Echo", make([]byte, 3<<20)).Err; errorName(err) != bus.ErrNameLimitsExceeded {
+	if err := r.call(c, devPath, devIface+".Echo", strings.Repeat("x", 3<<20)).Err; errorName(err) != bus.ErrNameLimitsExceeded {
 		t.Errorf("3 MiB: %v", err)
 	}
 	if err := r.call(c, devPath, "org.freedesktop.DBus.Peer.Ping").Err; err != nil {

@@ -155,8 +155,15 @@ func TestErrors(t *testing.T) {
 	if _, err := c.HostAccess(t.Context(), true); err == nil {
 		t.Error("host access of a daemon without it")
 	}
-	if _, err := c.OpenConsole(t.Context(), 0); !errors.Is(err, ErrNoDaemon) {
+	if _, err := c.OpenConsole(t.Context(), 0); !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), ".service") {
 		t.Errorf("no console: %v", err)
+	}
+	// The bus's own refusal is not in words for operators.
+	a.set(&a.force, func() ([]any, error) {
+		return nil, bus.Errorf(bus.ErrNameAccessDenied, "Rejected send message, 2 matched rules; type=...")
+	})
+	if _, err := c.Force(t.Context(), 0, 0); !errors.Is(err, ErrPermission) || err.Error() != "rshim0: force: "+ErrPermission.Error() {
+		t.Errorf("refused by the bus: %v", err)
 	}
 	for _, s := range sentinels {
 		if !errors.Is(&Remote{Name: s.name}, s.err) {

@@ -135,7 +135,9 @@ func (c *Client) Release(ctx context.Context, index int) error {
 	return c.do(ctx, callLimit, "release", index, "Release")
 }
 
-// SoftReset resets the chip and returns when it is back.
+// SoftReset resets the chip, and returns when it has been reset and is attached
+// again. The error is ErrTimeout for a chip that stays as it was or is not back
+// in time, and ErrUnavailable for one whose RShim is not ours.
 func (c *Client) SoftReset(ctx context.Context, index int) error {
 	return c.do(ctx, resetLimit, "reset", index, "SoftReset")
 }

@@ -23,7 +23,7 @@ var (
 	ErrNotFound    = errors.New("there is no such thing")
 	ErrUnsupported = errors.New("not supported")
 	ErrTooMany     = errors.New("too many")
-	ErrPermission  = fmt.Errorf("the bus or the daemon does not permit it: %w", os.ErrPermission)
+	ErrPermission  = fmt.Errorf("not permitted, root alone may do this: %w", os.ErrPermission)
 	ErrImage       = errors.New("the image is bad")
 	ErrWrongChip   = errors.New("the image is for another chip")
 	// ErrAnswer says that the daemon has answered what it must not: another
@@ -40,13 +40,17 @@ type OpError struct {
 
 func (e *OpError) Error() string {
 	var r *Remote
-	if errors.As(e.Err, &r) && r.Message != "" {
+	if errors.As(e.Err, &r) && r.Message != "" && r.Name != bus.ErrNameAccessDenied {
 		return r.Error() // which says so itself
 	}
-	if e.Device == "" {
-		return e.Op + ": " + e.Err.Error()
+	why := e.Err
+	if r != nil && r.Message != "" {
+		why = ErrPermission // the bus has refused it, in words about itself
 	}
-	return e.Device + ": " + e.Op + ": " + e.Err.Error()
+	if e.Device == "" {
+		return e.Op + ": " + why.Error()
+	}
+	return e.Device + ": " + e.Op + ": " + why.Error()
 }
 
 // Unwrap returns the cause.

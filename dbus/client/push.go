@@ -120,7 +120,7 @@ func (c *Client) StartPush(ctx context.Context, index int, image *os.File, o Pus
 		opts = append(opts, "Wait", "Streamed")
 	}
 	if o.Timeout > 0 {
-		opts = append(opts, "TimeoutMs", uint32(min(o.Timeout.Milliseconds(), 1<<31)))
+		opts = append(opts, "TimeoutMs", uint32(min(max(1, o.Timeout.Milliseconds()), 1<<31)))
 	}
 	r, err := c.call(ctx, pushLimit, "push", deviceName(index), devicePath(index), ifDevice, "PushBoot", files, wire.FD(0), wire.Vardict(opts...))
 	if err != nil {

@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -97,6 +98,9 @@ func (c *Client) OpenConsole(ctx context.Context, index int) (*os.File, error) {
 	id := deviceName(index)
 	r, err := c.callName(ctx, callLimit, "console", id,
 		"xyz.openbmc_project.Console."+id, Path("/xyz/openbmc_project/console/"+id), ifConsole, "Connect", nil)
+	if errors.Is(err, ErrNoDaemon) {
+		return nil, c.opError("console", id, fmt.Errorf("%w: nobody has its name on D-Bus, which the daemon takes when that has been free for 30 s", ErrUnavailable))
+	}
 	if err != nil {
 		return nil, err
 	}
