@@ -76,6 +76,7 @@ func (e *Endpoint) Send(ctx context.Context, m Message) error {
 		if err != nil {
 			return err
 		}
+		e.o.Logger.Debug("i2c: frame sent", "frame", hexBytes(f))
 		if err := e.bus.Write(ctx, m.Addr, f[1:]); err != nil {
 			return err
 		}
@@ -150,6 +151,7 @@ func (e *Endpoint) take(b []byte) (Message, bool) {
 		e.drop(b, err)
 		return Message{}, false
 	}
+	e.o.Logger.Debug("i2c: frame received", "frame", hexBytes(b))
 	return Message{Addr: f.Src, Message: m}, ok
 }
 

@@ -14,8 +14,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bluefield-go/bmc-rshim/mctp"
 	"github.com/bluefield-go/bmc-rshim/ncsi"
+	"github.com/bluefield-go/bmc-rshim/ncsi/oem"
 )
 
 const (
@@ -300,11 +303,38 @@ func TestTransportErrors(t *testing.T) {
 		if _, err := tr.Do(t.Context(), 0, ncsi.OEM, nil); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != 3*time.Second {
 			t.Errorf("no response: %v after %v", err, time.Since(began))
 		}
-		w.err = &OpError{Op: "send", Device: "wire", Err: ErrNoAck}
-		if _, err := tr.Do(t.Context(), 0, ncsi.OEM, nil); !errors.Is(err, ErrNoAck) {
-			t.Errorf("nobody there: %v", err)
+		for cause, kept := range map[error]bool{ErrNoAck: true, unix.EOPNOTSUPP: true, unix.EMSGSIZE: true, unix.EIO: false, unix.EAGAIN: false} {
+			w.err = &OpError{Op: "send", Device: "wire", Err: cause}
+			if _, err := tr.Do(t.Context(), 0, ncsi.OEM, nil); !errors.Is(err, cause) || oem.IsNotSent(err) != kept {
+				t.Errorf("%v: %v, not sent: %v", cause, err, !kept)
+			}
 		}
 	})
+}
+
+// The log has the frames, byte for byte.
+func TestTrace(t *testing.T) {
+	var log bytes.Buffer
+	w := newWire()
+	e := endpoint(w, Options{EID: bmcEID, PeerEID: nicEID, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	e.seq.Store(3)
+	body, _ := hex.DecodeString("02" + "0001000150000008" + "0000000000000000" + "00008119" + "00131900" + "ffff15ca")
+	if err := e.Send(t.Context(), Message{nicAddr, mctp.Message{Dest: nicEID, Src: bmcEID, TO: true, Tag: 1, Body: body}}); err != nil {
+		t.Fatal(err)
+	}
+	in := toBMC(t, mctp.Message{Dest: bmcEID, Src: nicEID, Body: []byte("\x02good")})
+	w.queue <- in
+	if _, err := e.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"i2c: frame sent" frame=640f2221011d08c902000100015000000800000000000000000000811900131900ffff15cad6`,
+		`"i2c: frame received" frame=` + hex.EncodeToString(in),
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %s in\n%s", want, &log)
+		}
+	}
 }
 
 // FuzzEndpoint gives any two writes to an endpoint. A message after them comes

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"math/rand/v2"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bluefield-go/bmc-rshim/mctp"
 	"github.com/bluefield-go/bmc-rshim/mctp/ncsimctp"
 	"github.com/bluefield-go/bmc-rshim/ncsi/oem"
@@ -50,11 +52,15 @@ type link struct {
 func (l *link) Exchange(ctx context.Context, body []byte, take func(mctp.Message) bool) error {
 	l.tag = (l.tag + 1) % mctp.Tags
 	if err := l.e.flush(); err != nil {
-		return err
+		return oem.NotSent(err)
 	}
 	o := &l.e.o
 	request := Message{o.Addr, mctp.Message{Dest: o.PeerEID, Src: o.EID, TO: true, Tag: l.tag, Body: body}}
 	if err := l.e.Send(ctx, request); err != nil {
+		// A request of which a frame was not taken is none.
+		if errors.Is(err, ErrNoAck) || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EOPNOTSUPP) {
+			err = oem.NotSent(err)
+		}
 		return err
 	}
 	for {

@@ -61,7 +61,7 @@ func set(ctx context.Context, e *env, o options, r *report, word string) error {
 	if err := t.client().Set(ctx, state); err != nil {
 		return t.failed(err)
 	}
-	r.Persistent, r.TakesEffect = state.String(), "dpu-reboot"
+	r.Persistent, r.TakesEffect, r.ReadBack = state.String(), "dpu-reboot", new(true)
 	r.line("%v: host access is set to %v, and was read back.", t, state)
 	r.line("It takes effect when the DPU reboots: then %s.", hostMeanings[state])
 	if state == oem.Disabled {
@@ -102,11 +102,17 @@ func runtimeSet(ctx context.Context, e *env, o options, r *report, word string) 
 		return err
 	}
 	defer t.close()
-	if err := t.client().SetRuntime(ctx, state); err != nil {
+	err = t.client().SetRuntime(ctx, state)
+	readBack := !errors.Is(err, oem.ErrNotReadBack)
+	if err != nil && readBack {
 		return t.failed(err)
 	}
-	r.Runtime, r.TakesEffect, r.LastsUntil = state.String(), "now", "dpu-reset"
-	r.line("%v: run-time access is set to %v, and was read back.", t, state)
+	r.Runtime, r.TakesEffect, r.LastsUntil, r.ReadBack = state.String(), "now", "dpu-reset", &readBack
+	if readBack {
+		r.line("%v: run-time access is set to %v, and was read back.", t, state)
+	} else {
+		r.line("%v: the NIC answered that run-time access is set to %v. Its firmware cannot be asked for it: it was not read back.", t, state)
+	}
 	r.line("It is in force at once, and lost at the next reset of the DPU: %s.", runtimeMeanings[state])
 	return nil
 }

@@ -33,8 +33,13 @@ type address struct {
 	ifname    string
 	network   uint32 // MCTP's
 	eid       uint8
-	bus       int
+	i2c       int   // the bus's number
 	addr, own uint8 // 7 bits
+	ownEID    uint8 // I2C's, as eid is; 0: none
+
+	// Of an MCTP endpoint that was found: the link that leads to it, and what
+	// that shares with others.
+	link, bus string
 }
 
 // String is the address as its flag takes it.
@@ -45,7 +50,7 @@ func (a address) String() string {
 	case "mctp":
 		return fmt.Sprintf("%d:%d", a.network, a.eid)
 	case "i2c":
-		s := fmt.Sprintf("%d:0x%02x", a.bus, a.addr)
+		s := fmt.Sprintf("%d:0x%02x", a.i2c, a.addr)
 		if a.own != i2c.DefaultOwn {
 			s += fmt.Sprintf(":0x%02x", a.own)
 		}
@@ -61,7 +66,11 @@ func (a address) label() string {
 
 // flag is the flag that chooses the address.
 func (a address) flag() string {
-	return map[string]string{"netlink": "-if ", "mctp": "-mctp ", "i2c": "-i2c "}[a.transport] + a.String()
+	s := map[string]string{"netlink": "-if ", "mctp": "-mctp ", "i2c": "-i2c "}[a.transport] + a.String()
+	if a.transport == "i2c" && (a.ownEID != 0 || a.eid != 0) {
+		s += fmt.Sprintf(" -eid %d:%d", a.ownEID, a.eid)
+	}
+	return s
 }
 
 const usageText = `usage: ncsi-oem [flags] COMMAND
@@ -75,7 +84,9 @@ const usageText = `usage: ncsi-oem [flags] COMMAND
                                     as 0x13 0x19, and HEX is its data, such as 00000001
 
 disabled: the host has no RShim. enabled: it has. locked: it sees its RShim, and cannot use it.
-Without -if, -mctp and -i2c the only NC-SI package of the machine is used. Flags may follow the command.
+Without -if, -mctp and -i2c the only NC-SI package is used that the kernel lists; else, the only one that answers on the
+network interfaces that are up; else, the first one behind the only MCTP endpoint that answers. I2C buses are not
+searched. Flags may follow the command.
 
 `
 
@@ -113,7 +124,14 @@ func parse(args []string, stdout io.Writer) (o options, err error) {
 		}
 		return choose(a)
 	})
-	fs.Func("package", "NC-SI package, `0..7` (default: the only one)", number(&o.pkg, ncsi.MaxPackage))
+	var ownEID, eid uint8
+	eids := ""
+	fs.Func("eid", "with -i2c: the MCTP endpoint IDs of the BMC and of the NIC, `OWN:PEER`, such as 8:29 (default 0:0: the BMC has none, and the NIC's may be any)", func(s string) (err error) {
+		eids = s
+		ownEID, eid, err = parseEIDs(s)
+		return err
+	})
+	fs.Func("package", "NC-SI package, `0..7` (default: the only one, or with -mctp and -i2c the first that answers)", number(&o.pkg, ncsi.MaxPackage))
 	fs.Func("channel", "NC-SI channel, `0..31` (default 31, the whole package)", number(&o.channel, ncsi.WholePackage))
 	fs.DurationVar(&o.timeout, "timeout", 0, "how long to wait for each response (default 3s with -if, else 1s)")
 	fs.BoolVar(&o.json, "json", false, "report in JSON, errors as well")
@@ -136,9 +154,14 @@ func parse(args []string, stdout io.Writer) (o options, err error) {
 		return o, err
 	case err == nil && o.timeout < 0:
 		err = fmt.Errorf("-timeout %v is negative", o.timeout)
+	case err == nil && eids != "" && o.device.transport != "i2c":
+		err = fmt.Errorf("-eid %s: it goes with -i2c", eids)
 	}
 	if err != nil {
 		return o, usageError("%v", err)
+	}
+	if eids != "" {
+		o.device.ownEID, o.device.eid = ownEID, eid
 	}
 	return o, nil
 }
@@ -169,6 +192,25 @@ func parseMCTP(s string) (address, error) {
 	return address{transport: "mctp", network: uint32(n), eid: uint8(e)}, nil
 }
 
+// parseEIDs reads two endpoint IDs, of which 0 means none.
+func parseEIDs(s string) (own, peer uint8, err error) {
+	first, second, _ := strings.Cut(s, ":")
+	o, err1 := strconv.ParseUint(first, 0, 8)
+	p, err2 := strconv.ParseUint(second, 0, 8)
+	if err1 != nil || err2 != nil {
+		return 0, 0, errors.New("not OWN:PEER, such as 8:29")
+	}
+	for _, n := range []uint64{o, p} {
+		if e := mctp.EID(n); e != mctp.Null && !e.Unicast() {
+			return 0, 0, fmt.Errorf("%d is no endpoint's ID: those are 8 to 254, and 0 for none", n)
+		}
+	}
+	if o == p && o != 0 {
+		return 0, 0, fmt.Errorf("the NIC and the BMC cannot both be %d", o)
+	}
+	return uint8(o), uint8(p), nil
+}
+
 func parseI2C(s string) (address, error) {
 	fields := strings.Split(s, ":")
 	if len(fields) < 2 || len(fields) > 3 {
@@ -178,7 +220,7 @@ func parseI2C(s string) (address, error) {
 	if err != nil {
 		return address{}, fmt.Errorf("%q is no number of an I2C bus", fields[0])
 	}
-	a := address{transport: "i2c", bus: int(bus), own: i2c.DefaultOwn}
+	a := address{transport: "i2c", i2c: int(bus), own: i2c.DefaultOwn}
 	for i, to := range []*uint8{&a.addr, &a.own}[:len(fields)-1] {
 		n, err := parseHex(fields[i+1])
 		if err != nil || n < 0x08 || n > 0x77 {

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,16 +60,16 @@ func TestJSON(t *testing.T) {
 func TestJSONFields(t *testing.T) {
 	eth0 := map[string]any{
 		"transport": "netlink", "device": "eth0", "package": 0.0, "channel": 31.0,
-		"chosen": "the only NC-SI package that the kernel has found", "exit_code": 0.0,
+		"chosen": "the only NC-SI package that the kernel lists", "exit_code": 0.0,
 	}
 	for _, tt := range []struct {
 		args string
 		want map[string]any // beside eth0
 	}{
 		{"get", map[string]any{"persistent": "locked", "runtime": "locked"}},
-		{"set enabled", map[string]any{"persistent": "enabled", "takes_effect": "dpu-reboot"}},
+		{"set enabled", map[string]any{"persistent": "enabled", "takes_effect": "dpu-reboot", "read_back": true}},
 		{"runtime get", map[string]any{"runtime": "locked"}},
-		{"runtime set enabled", map[string]any{"runtime": "enabled", "takes_effect": "now", "lasts_until": "dpu-reset"}},
+		{"runtime set enabled", map[string]any{"runtime": "enabled", "takes_effect": "now", "lasts_until": "dpu-reset", "read_back": true}},
 		{"raw 12 19 00000001", map[string]any{"data": ""}},
 		{"raw 13 19", map[string]any{"data": "00000002"}},
 	} {
@@ -138,6 +140,12 @@ func TestProbeTime(t *testing.T) {
 		{"-mctp 1:29 get", over("-mctp 1:29", oem.Enabled), 3 * time.Second}, // packages 0 to 2
 		{"-mctp 1:29 -package 3 get", over("-mctp 1:29", oem.Enabled), 0},
 		{"-mctp 1:29 -timeout 100ms get", over("-mctp 1:29", oem.Enabled, strikes(simncsi.Silent, 99)), 800 * time.Millisecond},
+		{"get", sensors, 8 * time.Second},        // at the same time
+		{"packages", sensors, 8 * time.Second},   // at the same time
+		{"get", twoSegments, 11 * time.Second},   // one after the other
+		{"get", unlisted(3), 7 * time.Second},    // all of them, as there may be several
+		{"get -package 3", unlisted(3), 0},       // that alone
+		{"get -package 3", lone3BesideListed, 0}, // which is never listed
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
@@ -146,6 +154,78 @@ func TestProbeTime(t *testing.T) {
 				t.Errorf("%s took %v, want %v", tt.args, got, tt.want)
 			}
 		})
+	}
+}
+
+// unlisted is a machine whose kernel lists no package of the NIC on eth0.
+func unlisted(packages ...int) func() *rig {
+	return with(func(c *simncsi.Config) { c.Packages = packages }, unlist)
+}
+
+func unlist(r *rig) { r.interfaces[0].Packages = nil }
+
+// lone3BesideListed is one whose kernel lists package 0 alone of 0 and 3.
+func lone3BesideListed() *rig {
+	return with(func(c *simncsi.Config) { c.Packages = []int{0, 3} }, func(r *rig) {
+		r.interfaces[0].Packages = r.interfaces[0].Packages[:1]
+	})()
+}
+
+// sensors is a machine with a NIC among silent endpoints.
+func sensors() *rig {
+	r := over("-mctp 1:29", oem.Enabled)()
+	for eid := range uint8(20) {
+		r.endpoints = append(r.endpoints, address{transport: "mctp", network: 1, eid: 40 + eid, link: "mctpi2c4", bus: "i2c-4"})
+	}
+	return r
+}
+
+// twoSegments is one with a NIC and a silent endpoint on two channels of a
+// multiplexer.
+func twoSegments() *rig {
+	r := over("-mctp 1:29", oem.Enabled)()
+	r.endpoints[0].link, r.endpoints[0].bus = "mctpi2c8", "i2c-4"
+	r.endpoints = append(r.endpoints, address{transport: "mctp", network: 1, eid: 40, link: "mctpi2c9", bus: "i2c-4"})
+	return r
+}
+
+// What is not told of a NIC is told of where it is.
+func TestAdvice(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string // part of the advice; "" means none
+	}{
+		{afmctp.ErrBusy, "other programs"},
+		{i2c.ErrNoBus, ""}, // it is in the error
+		{i2c.ErrInUse, "another address"},
+		{i2c.ErrNoAck, "check bus and address"},
+		{netlink.ErrDown, "ncsi-oem packages"},
+		{fmt.Errorf("%w: %w", oem.ErrOutcomeUnknown, i2c.ErrNoAck), "set again"},
+	} {
+		if _, got := outcome(tt.err); !strings.Contains(got, tt.want) || (tt.want == "") != (got == "") {
+			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestJSONVersion(t *testing.T) {
+	var r report
+	if err := json.Unmarshal([]byte(nobody().run(t.Context(), "-json", "-version").stdout), &r); err != nil || r.Version != version() {
+		t.Errorf("%q, %v", r.Version, err)
+	}
+}
+
+// hexValue is written in hexadecimal only if somebody wants it, as transports
+// have it.
+type hexValue []byte
+
+func (h hexValue) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%x", []byte(h))) }
+
+func TestTracer(t *testing.T) {
+	var out bytes.Buffer
+	(&env{stderr: &out}).logger(options{trace: true}).With("to", hexValue{1}).Debug("sent", "frame", hexValue{0x64, 0x0f})
+	if !strings.HasSuffix(out.String(), " s  sent  to 01  frame 640f\n") {
+		t.Errorf("%q", &out)
 	}
 }
 
@@ -221,6 +301,9 @@ func TestOutcome(t *testing.T) {
 		{os.ErrPermission, exitPermission},
 		{os.ErrDeadlineExceeded, exitTimeout},
 		{context.DeadlineExceeded, exitTimeout},
+		{&i2c.OpError{Op: "send", Err: syscall.ETIMEDOUT}, exitTimeout},
+		{&i2c.OpError{Op: "send", Err: syscall.EAGAIN}, exitTimeout},
+		{oem.NotSent(netlink.ErrDown), exitDevice},
 		{context.Canceled, exitInterrupted},
 		{usageError("no"), exitUsage},
 	} {

@@ -7,7 +7,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -68,22 +71,78 @@ func endpoints(ctx context.Context) ([]address, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodeEndpoints(links, neighbours, routes), nil
+	found := decodeEndpoints(links, neighbours, routes)
+	for i := range found {
+		found[i].bus = busOf("/sys", found[i].link)
+	}
+	return found, nil
+}
+
+// busOf returns the I2C bus whose wires a link uses, behind all multiplexers,
+// and the link itself if it is on none.
+func busOf(sysfs, link string) string {
+	path, err := filepath.EvalSymlinks(filepath.Join(sysfs, "class/net", link, "device"))
+	if err != nil {
+		return link
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if strings.HasPrefix(name, "i2c-") {
+			return name // its multiplexers' channels are below it
+		}
+	}
+	return link
+}
+
+// askAll calls ask with the index of each endpoint, at the same time but for
+// those that would be in each other's way: the kernel keeps a bus locked for one
+// link while an answer is awaited there, so that a request on another link of
+// the same bus would run out of time before it is sent.
+func askAll(endpoints []address, ask func(i int)) {
+	buses := make(map[string]map[string][]int) // bus, link, endpoints
+	for i, a := range endpoints {
+		if buses[a.bus] == nil {
+			buses[a.bus] = make(map[string][]int)
+		}
+		buses[a.bus][a.link] = append(buses[a.bus][a.link], i)
+	}
+	var all sync.WaitGroup
+	for _, links := range buses {
+		all.Go(func() {
+			for _, of := range links {
+				var link sync.WaitGroup
+				for _, i := range of {
+					link.Go(func() { ask(i) })
+				}
+				link.Wait()
+			}
+		})
+	}
+	all.Wait()
+}
+
+// names lists endpoints for people.
+func names(endpoints []address) string {
+	var all []string
+	for _, a := range endpoints {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ", ")
 }
 
 // decodeEndpoints puts the kernel's three lists together. What it cannot decode
 // is no endpoint.
 func decodeEndpoints(links, neighbours, routes []netlink.Message) (found []address) {
-	networks := make(map[uint32]uint32) // by the index of the link
+	known := make(map[uint32]address) // by the index of the link
 	for _, m := range links {
-		if index, network, ok := decodeLink(m.Data); ok {
-			networks[index] = network
+		if index, name, network, ok := decodeLink(m.Data); ok {
+			known[index] = address{transport: "mctp", network: network, link: name}
 		}
 	}
 	add := func(link uint32, eid uint8) {
-		network, ok := networks[link]
+		a, ok := known[link]
 		if ok && mctp.EID(eid).Unicast() {
-			found = append(found, address{transport: "mctp", network: network, eid: eid})
+			a.eid = eid
+			found = append(found, a)
 		}
 	}
 	for _, m := range neighbours {
@@ -105,26 +164,27 @@ func decodeEndpoints(links, neighbours, routes []netlink.Message) (found []addre
 			add(binary.NativeEndian.Uint32(link), eid[0])
 		}
 	}
-	slices.SortFunc(found, func(a, b address) int {
+	slices.SortStableFunc(found, func(a, b address) int {
 		if a.network != b.network {
 			return int(a.network) - int(b.network)
 		}
 		return int(a.eid) - int(b.eid)
 	})
-	return slices.Compact(found)
+	return slices.CompactFunc(found, func(a, b address) bool { return a.network == b.network && a.eid == b.eid })
 }
 
-// decodeLink returns the MCTP network that a link is in, if in any.
-func decodeLink(b []byte) (index, network uint32, ok bool) {
+// decodeLink returns a link's name and the MCTP network that it is in, if in any.
+func decodeLink(b []byte) (index uint32, name string, network uint32, ok bool) {
 	if len(b) < ifinfoSize {
-		return 0, 0, false
+		return 0, "", 0, false
 	}
 	spec := attribute(b[ifinfoSize:], unix.IFLA_AF_SPEC)
 	n := attribute(attribute(spec, unix.AF_MCTP), unix.IFLA_MCTP_NET)
 	if len(n) != 4 {
-		return 0, 0, false
+		return 0, "", 0, false
 	}
-	return binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(n), true
+	name = strings.TrimRight(string(attribute(b[ifinfoSize:], unix.IFLA_IFNAME)), "\x00")
+	return binary.NativeEndian.Uint32(b[4:]), name, binary.NativeEndian.Uint32(n), true
 }
 
 // attribute returns the data of the first attribute of a type, nil if there is

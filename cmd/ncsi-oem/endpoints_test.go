@@ -4,6 +4,8 @@ package main
 
 import (
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -89,15 +91,45 @@ func TestDecodeEndpoints(t *testing.T) {
 		{Data: []byte{unix.AF_MCTP, 0}},
 	}
 	want := []address{
-		{transport: "mctp", network: 1, eid: 9},
-		{transport: "mctp", network: 1, eid: 30},
-		{transport: "mctp", network: 2, eid: 29},
+		{transport: "mctp", network: 1, eid: 9, link: "mctpi2c4"},
+		{transport: "mctp", network: 1, eid: 30, link: "mctpi2c4"},
+		{transport: "mctp", network: 2, eid: 29, link: "mctpi2c4"},
 	}
 	if got := decodeEndpoints(links, neighbours, routes); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	if got := decodeEndpoints(nil, neighbours, routes); got != nil {
 		t.Errorf("without links: %v", got)
+	}
+}
+
+// A link's bus is the one that its device is behind, through all multiplexers.
+func TestBus(t *testing.T) {
+	sysfs := t.TempDir()
+	for link, device := range map[string]string{
+		"mctpi2c4": "devices/platform/1e78a200.i2c-bus/i2c-4", "mctpi2c20": "devices/platform/1e78a200.i2c-bus/i2c-4/4-0070/channel-1/i2c-20",
+		"mctpi2c5": "devices/platform/1e78a280.i2c-bus/i2c-5", "mctpusb0": "devices/platform/usb/1-1", "mctp0": "",
+	} {
+		class := filepath.Join(sysfs, "class/net", link)
+		if err := os.MkdirAll(class, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if device == "" {
+			continue // as a TUN interface
+		}
+		if err := os.MkdirAll(filepath.Join(sysfs, device), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(sysfs, device), filepath.Join(class, "device")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, want := range map[string]string{
+		"mctpi2c4": "i2c-4", "mctpi2c20": "i2c-4", "mctpi2c5": "i2c-5", "mctpusb0": "mctpusb0", "mctp0": "mctp0", "gone": "gone",
+	} {
+		if got := busOf(sysfs, link); got != want {
+			t.Errorf("%s: %s, want %s", link, got, want)
+		}
 	}
 }
 

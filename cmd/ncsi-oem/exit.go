@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/bluefield-go/bmc-rshim/i2c"
@@ -34,8 +35,9 @@ const (
 )
 
 // outcomes are the exit codes, what they mean, which errors lead to them, and
-// what to do then. An error has the first code that fits, so that what is worse
-// stands further up.
+// what to do then, unless advices knows better. An error has the first code that
+// fits, so that what is worse stands further up. What says that it is a timeout
+// is os.ErrDeadlineExceeded.
 var outcomes = []struct {
 	code   int
 	means  string
@@ -55,7 +57,7 @@ var outcomes = []struct {
 	},
 	{
 		exitNotTaken, "what was read back is not what was set",
-		[]error{oem.ErrNotTaken}, "somebody else may have set it at the same time, or the firmware keeps it from changing: look with ncsi-oem get",
+		[]error{oem.ErrNotTaken}, "somebody else may have set it at the same time, or the firmware keeps it from changing, or it reports the state in force until the DPU reboots: reboot it, and look again with ncsi-oem get",
 	},
 	{
 		exitUnavailable, "run-time access is not available, as while the persistent state is disabled",
@@ -71,7 +73,7 @@ var outcomes = []struct {
 	},
 	{
 		exitTimeout, "no answer in time",
-		[]error{os.ErrDeadlineExceeded, context.DeadlineExceeded}, "check that the DPU has power and is the one meant; -v shows what was sent, -package asks another package, -timeout waits longer",
+		[]error{os.ErrDeadlineExceeded}, "check that the DPU has power and is the one meant; -v shows what was sent, -package asks another package, -timeout waits longer",
 	},
 	{
 		exitPermission, "not permitted",
@@ -87,6 +89,21 @@ var outcomes = []struct {
 	},
 	{exitUnconfirmed, "not confirmed; nothing was changed", nil, ""},
 	{exitSeveral, "there are several devices, and none was chosen; nothing was changed", nil, ""},
+}
+
+// advices are what to do about errors that have an advice of their own. That of
+// an empty text has it in itself.
+var advices = []struct {
+	err    error
+	advice string
+}{
+	{afmctp.ErrBusy, "other programs have left requests to it without an answer: try again in ten seconds"},
+	{afmctp.ErrNoMCTP, "-i2c does without, on a bus with a slave-mqueue"},
+	{afmctp.ErrNoRoute, ""},
+	{i2c.ErrNoBus, ""},
+	{i2c.ErrNoQueue, ""},
+	{i2c.ErrInUse, "end that program, or have another address: -i2c BUS:ADDR:OWN"},
+	{i2c.ErrNoAck, "check bus and address, and that the DPU has power"},
 }
 
 // exitCodes is the table for people.
@@ -129,12 +146,22 @@ func outcome(err error) (code int, advice string) {
 	if e, ok := errors.AsType[*exitError](err); ok {
 		return e.code, ""
 	}
+	code = exitFailed
 	for _, o := range outcomes {
-		for _, e := range o.errs {
-			if errors.Is(err, e) {
-				return o.code, o.advice
-			}
+		if slices.ContainsFunc(o.errs, func(e error) bool { return is(err, e) }) {
+			code, advice = o.code, o.advice
+			break
 		}
 	}
-	return exitFailed, ""
+	for _, a := range advices {
+		if (code == exitFailed || code == exitDevice) && errors.Is(err, a.err) {
+			return code, a.advice
+		}
+	}
+	return code, advice
+}
+
+// is is errors.Is, for timeouts of all kinds.
+func is(err, target error) bool {
+	return errors.Is(err, target) || target == os.ErrDeadlineExceeded && oem.IsTimeout(err)
 }

@@ -69,7 +69,8 @@ func runIn(ctx context.Context, e *env, args []string) int {
 	switch {
 	case err != nil:
 	case o.version:
-		r.line("ncsi-oem %s", version())
+		r.Version = version()
+		r.line("ncsi-oem %s", r.Version)
 	default:
 		err = command(ctx, e, o, r)
 	}

@@ -24,7 +24,9 @@ func open(a address, timeout time.Duration, log *slog.Logger) (oem.Transport, fu
 	case "mctp":
 		return afmctp.New(afmctp.Options{Network: a.network, Peer: mctp.EID(a.eid), Timeout: timeout, Logger: log}), nothing, nil
 	case "i2c":
-		t, err := i2c.Open(i2c.Options{Bus: a.bus, Addr: a.addr, Own: a.own, Timeout: timeout, Logger: log})
+		t, err := i2c.Open(i2c.Options{
+			Bus: a.i2c, Addr: a.addr, Own: a.own, EID: mctp.EID(a.ownEID), PeerEID: mctp.EID(a.eid), Timeout: timeout, Logger: log,
+		})
 		if err != nil {
 			return nil, nil, err
 		}

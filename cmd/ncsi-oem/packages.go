@@ -19,19 +19,25 @@ func packages(ctx context.Context, e *env, o options, r *report) error {
 	log := e.logger(o)
 	switch o.device.transport {
 	case "netlink":
-		interfaces, err := listInterfaces(ctx, e, o.device.ifname, r)
+		interfaces, refused, err := listInterfaces(ctx, e, o, r, log)
 		switch {
 		case err == nil && len(interfaces) == 0:
 			err = noInterface(o.device.ifname)
+		case err == nil && len(r.Packages) == 0 && refused != nil:
+			err = refused
 		case err == nil && len(r.Packages) == 0:
-			err = noPackage(o.device.ifname)
+			err = noPackage(interfaces[0])
 		}
 		return err
 	case "mctp", "i2c":
-		return listEndpoint(ctx, e, o, o.device, r, log)
+		found, err := askEndpoint(ctx, e, o, o.device, log)
+		if err == nil {
+			list(o.device, found, r)
+		}
+		return err
 	}
 	// A kernel without NC-SI can have MCTP, and the other way round.
-	interfaces, err := listInterfaces(ctx, e, "", r)
+	interfaces, refused, err := listInterfaces(ctx, e, o, r, log)
 	if err != nil && !errors.Is(err, netlink.ErrNoFamily) {
 		return err
 	}
@@ -39,40 +45,58 @@ func packages(ctx context.Context, e *env, o options, r *report) error {
 	if err != nil {
 		return err
 	}
+	if len(endpoints) > 0 {
+		fmt.Fprintf(e.stderr, "ncsi-oem: asking %s behind MCTP %s\n", o.asked(), names(endpoints))
+	}
+	found, errs := make([][]probe, len(endpoints)), make([]error, len(endpoints))
+	askAll(endpoints, func(i int) { found[i], errs[i] = askEndpoint(ctx, e, o, endpoints[i], log) })
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var silent error
-	for _, a := range endpoints {
-		if err := listEndpoint(ctx, e, o, a, r, log); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			silent = err
-			r.line("%s: %s", a.flag(), oneLine(errors.Unwrap(err).Error()))
+	for i, a := range endpoints {
+		if errs[i] != nil {
+			silent = errs[i]
+			r.line("%s: %s", a.flag(), oneLine(errors.Unwrap(silent).Error()))
 		}
+		list(a, found[i], r)
 	}
 	if len(r.Packages) == 0 {
-		return nothing(o, interfaces, silent)
+		return nothing(o, interfaces, refused, silent)
 	}
 	return nil
 }
 
-// listInterfaces lists what the kernel has found on an interface, or on all,
-// and returns their names.
-func listInterfaces(ctx context.Context, e *env, name string, r *report) (names []string, err error) {
-	interfaces, err := e.interfaces(ctx)
+// listInterfaces lists what the kernel has found on the interface that is
+// chosen, or on all, and what answers where it has found nothing; refused is
+// why the last of these could not be asked. It returns those interfaces.
+func listInterfaces(ctx context.Context, e *env, o options, r *report, log *slog.Logger) (interfaces []netlink.Interface, refused, err error) {
+	all, err := e.interfaces(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, i := range interfaces {
-		if name != "" && i.Name != name {
+	for _, i := range all {
+		if o.device.ifname != "" && i.Name != o.device.ifname {
 			continue
 		}
-		names = append(names, i.Name)
+		interfaces = append(interfaces, i)
 		state := ""
 		if !i.Up {
 			state = "; the interface is down"
 		}
 		if len(i.Packages) == 0 {
-			r.line("-if %s: the kernel has found no package%s", i.Name, state)
+			r.line("-if %s: the kernel lists no package%s", i.Name, state)
+		}
+		if len(i.Packages) == 0 && i.Up {
+			found, err := askInterface(ctx, e, o, i.Name, log)
+			if ctx.Err() != nil {
+				return nil, nil, ctx.Err()
+			}
+			if err != nil {
+				refused = err
+				r.line("-if %s: %s", i.Name, oneLine(errors.Unwrap(err).Error()))
+			}
+			list(address{transport: "netlink", ifname: i.Name}, found, r)
 		}
 		for _, p := range i.Packages {
 			r.line("-if %s -package %d%s", i.Name, p.ID, state)
@@ -85,7 +109,7 @@ func listInterfaces(ctx context.Context, e *env, name string, r *report) (names 
 			r.Packages = append(r.Packages, pr)
 		}
 	}
-	return names, nil
+	return interfaces, refused, nil
 }
 
 func (c channelReport) String() string {
@@ -99,11 +123,11 @@ func (c channelReport) String() string {
 	return fmt.Sprintf("channel %d: NC-SI %s, firmware %q, %s, %s", c.Channel, c.Version, c.Firmware, link, active)
 }
 
-// listEndpoint lists the packages that answer at an address.
-func listEndpoint(ctx context.Context, e *env, o options, a address, r *report, log *slog.Logger) error {
+// askEndpoint returns the packages that answer at an address.
+func askEndpoint(ctx context.Context, e *env, o options, a address, log *slog.Logger) ([]probe, error) {
 	t, giveUp, err := e.open(a, o.timeout, log)
 	if err != nil {
-		return &deviceError{a, err}
+		return nil, &deviceError{a, err}
 	}
 	defer giveUp()
 	found, err := probeAll(ctx, t, allPackages, func(probe) bool { return false })
@@ -111,11 +135,15 @@ func listEndpoint(ctx context.Context, e *env, o options, a address, r *report, 
 		err = errSilent
 	}
 	if err != nil {
-		return &deviceError{a, err}
+		return nil, &deviceError{a, err}
 	}
+	return found, nil
+}
+
+// list lists the packages that have answered at an address.
+func list(a address, found []probe, r *report) {
 	for _, p := range found {
 		r.line("%s -package %d: %s", a.flag(), p.pkg, p.answer())
 		r.Packages = append(r.Packages, packageReport{Transport: a.transport, Device: a.String(), Package: p.pkg, Answer: p.answer()})
 	}
-	return nil
 }

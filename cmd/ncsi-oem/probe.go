@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,6 +23,18 @@ type probe struct {
 // answered reports whether there is somebody.
 func (p probe) answered() bool { return !oem.IsTimeout(p.err) }
 
+// chosen says why it was chosen over an address where it was the first to be
+// good enough.
+func (p probe) chosen(o options) string {
+	switch {
+	case o.pkg >= 0:
+		return "it has answered (" + p.answer() + ")"
+	case p.err == nil:
+		return "of packages 0 to 7, the first to tell the host's access"
+	}
+	return "of packages 0 to 7, the first that has answered (" + p.answer() + ")"
+}
+
 // answer is the answer in words.
 func (p probe) answer() string {
 	if p.err == nil {
@@ -31,9 +44,10 @@ func (p probe) answer() string {
 }
 
 // probeAll asks packages, one after the other, over a transport where nobody
-// has looked for them before us, until enough says so. A NIC says nothing to
-// commands for another package, so that each of those takes a timeout; asking
-// is not repeated. Errors are the transport's.
+// has looked for them before us, or not found them, until enough says so. A NIC
+// says nothing to commands for another package, so that each of those takes a
+// timeout; asking is not repeated. Errors are the transport's; an answer that
+// makes no sense is one.
 func probeAll(ctx context.Context, t oem.Transport, packages []int, enough func(probe) bool) (found []probe, err error) {
 	for _, pkg := range packages {
 		ch, err := ncsi.NewChannel(pkg, ncsi.WholePackage)
@@ -44,7 +58,7 @@ func probeAll(ctx context.Context, t oem.Transport, packages []int, enough func(
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if err != nil && !oem.IsTimeout(err) {
+		if err != nil && !oem.IsTimeout(err) && !errors.Is(err, ncsi.ErrMalformed) {
 			return nil, err
 		}
 		p := probe{pkg, err}
@@ -71,11 +85,7 @@ func probeFirst(ctx context.Context, e *env, o options, a address, log *slog.Log
 		return probe{}, &deviceError{a, err}
 	}
 	defer giveUp()
-	packages := allPackages
-	if o.pkg >= 0 {
-		packages = []int{o.pkg}
-	}
-	found, err := probeAll(ctx, t, packages, func(p probe) bool { return p.err == nil })
+	found, err := probeAll(ctx, t, o.packages(), func(p probe) bool { return p.err == nil })
 	if err == nil && len(found) == 0 {
 		err = errSilent
 	}
@@ -97,6 +107,22 @@ func probeFirst(ctx context.Context, e *env, o options, a address, log *slog.Log
 		}
 	}
 	return found[0], nil
+}
+
+// packages are the numbers to ask for.
+func (o options) packages() []int {
+	if o.pkg >= 0 {
+		return []int{o.pkg}
+	}
+	return allPackages
+}
+
+// asked says in words which those are.
+func (o options) asked() string {
+	if o.pkg >= 0 {
+		return fmt.Sprintf("package %d", o.pkg)
+	}
+	return fmt.Sprintf("packages 0 to %d", ncsi.MaxPackage)
 }
 
 // errSilent is the error when nobody is there.

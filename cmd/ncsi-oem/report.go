@@ -27,7 +27,9 @@ type report struct {
 	RuntimeError string `json:"runtime_error,omitempty"` // why get could not tell: "unavailable", "unsupported"
 	TakesEffect  string `json:"takes_effect,omitempty"`  // of what was set: "dpu-reboot", "now"
 	LastsUntil   string `json:"lasts_until,omitempty"`   // of what was set: "dpu-reset"; otherwise it stays
+	ReadBack     *bool  `json:"read_back,omitempty"`     // of what was set: false if the firmware can set it and not tell it
 
+	Version  string          `json:"version,omitempty"` // of ncsi-oem, for -version
 	Packages []packageReport `json:"packages,omitempty"`
 	Data     *string         `json:"data,omitempty"` // raw's response behind what it repeats of the command, in hexadecimal
 
@@ -45,7 +47,7 @@ type packageReport struct {
 	Device    string          `json:"device"`
 	Package   int             `json:"package"`
 	Channels  []channelReport `json:"channels,omitempty"` // netlink alone
-	Answer    string          `json:"answer,omitempty"`   // to a get: "completed", or why not; not with netlink
+	Answer    string          `json:"answer,omitempty"`   // to a get, where the kernel has no list: "command completed", or why not
 }
 
 type channelReport struct {

@@ -77,7 +77,7 @@ func (r *rig) open(a address, timeout time.Duration, log *slog.Logger) (oem.Tran
 	n, ok := r.nics[a.flag()]
 	switch {
 	case !ok && a.transport == "i2c":
-		return nil, nil, &i2c.OpError{Op: "open", Device: fmt.Sprint("/dev/i2c-", a.bus), Err: i2c.ErrNoBus}
+		return nil, nil, &i2c.OpError{Op: "open", Device: fmt.Sprint("/dev/i2c-", a.i2c), Err: i2c.ErrNoBus}
 	case !ok && a.transport == "netlink":
 		return failing{&netlink.OpError{Op: "send command", Device: a.ifname, Err: netlink.ErrNoDevice}}, nothing, nil
 	case a.transport == "netlink":

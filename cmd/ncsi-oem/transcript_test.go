@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,12 +43,16 @@ func over(flag string, a oem.HostAccess, faults ...simncsi.Fault) func() *rig {
 	return func() *rig { return has(flag, at(3, a)).inject(flag, faults...) }
 }
 
-// with changes a configuration of a NIC on eth0.
-func with(change func(*simncsi.Config)) func() *rig {
+// with changes a configuration of a NIC on eth0, and what there is beside it.
+func with(change func(*simncsi.Config), then ...func(*rig)) func() *rig {
 	return func() *rig {
 		c := at(0, oem.Enabled)
 		change(&c)
-		return has("-if eth0", c)
+		r := has("-if eth0", c)
+		for _, f := range then {
+			f(r)
+		}
+		return r
 	}
 }
 
@@ -118,6 +123,15 @@ var transcript = []struct {
 	{"", eth(oem.Enabled, strikes(simncsi.Ignore, 1)), "runtime set locked", exitNotTaken},
 	{"the NIC does it, and falls silent", eth(oem.Enabled, strikes(simncsi.Lost, 99)), "set locked", exitUnknown},
 	{"a response that gets lost", eth(oem.Enabled, strikes(simncsi.Lost, 1)), "set locked", exitOK},
+	{"firmware that can set the run-time state and not tell it", with(func(c *simncsi.Config) { c.NoRuntimeGet = true }), "runtime set locked", exitOK},
+	{"", with(func(c *simncsi.Config) { c.NoRuntimeGet = true }), "runtime set locked -json", exitOK},
+	{"firmware that tells the state in force", with(func(c *simncsi.Config) { c.ReportActive = true }), "set locked", exitNotTaken},
+	{"nothing can be sent: nothing has changed", forbiddenEth, "set locked", exitPermission},
+	{"", forbiddenEth, "runtime set locked -json", exitPermission},
+	{"", failed("-if eth0", &netlink.OpError{Op: "send command", Device: "eth0", Err: oem.NotSent(netlink.ErrDown)}), "set locked", exitDevice},
+	{"", failed("-mctp 1:29", oem.NotSent(&afmctp.OpError{Op: "send", Device: "EID 29", Err: afmctp.ErrBusy})), "-mctp 1:29 -package 0 set locked", exitFailed},
+	{"", failed("-i2c 4:0x32", oem.NotSent(&i2c.OpError{Op: "send", Device: "i2c-4 0x32", Err: i2c.ErrNoAck})), "-i2c 4:0x32 -package 0 set locked", exitDevice},
+	{"and if it is not certain that nothing was sent", failed("-i2c 4:0x32", &i2c.OpError{Op: "send", Device: "i2c-4 0x32", Err: syscall.EIO}), "-i2c 4:0x32 -package 0 set locked", exitUnknown},
 	{"a lock that is final", with(func(c *simncsi.Config) {
 		c.State.Active, c.State.Stored, c.LockIsFinal = oem.Locked, oem.Locked, true
 	}), "set enabled", exitFailed},
@@ -165,6 +179,7 @@ var transcript = []struct {
 	{"", over("-mctp 1:29", oem.Enabled), "-mctp 1:29 -package 3 get", exitOK},
 	{"", over("-mctp 1:29", oem.Enabled), "-mctp 1:29 -package 2 get", exitTimeout},
 	{"", over("-i2c 4:0x32", oem.Locked), "-i2c 4:32 get -json", exitOK},
+	{"", over("-i2c 4:0x32 -eid 8:29", oem.Locked), "-eid 8:29 -i2c 4:32 get -json", exitOK},
 	{"", over("-i2c 4:0x32:0x12", oem.Locked), "-i2c 4:0x32:0x12 -package 3 -timeout 100ms set enabled", exitOK},
 	{"a NIC that wants to be initialised", func() *rig {
 		r := over("-mctp 1:29", oem.Locked)()
@@ -184,10 +199,19 @@ var transcript = []struct {
 	{"", nobody, "get -json", exitDevice},
 	{"", nobody, "-if eth7 get", exitDevice},
 	{"", nobody, "-if eth7 -package 0 get", exitDevice},
-	{"an interface on which nothing was found", with(func(c *simncsi.Config) { c.Packages = nil }), "get", exitDevice},
-	{"", with(func(c *simncsi.Config) { c.Packages = nil }), "-if eth0 get", exitDevice},
+	{"an interface on which nothing was found", empty, "get", exitDevice},
+	{"", empty, "-if eth0 get", exitDevice},
 	{"", eth(oem.Enabled), "-package 5 get", exitDevice},
-	{"but which has one", with(func(c *simncsi.Config) { c.Packages = nil }), "-if eth0 -package 0 get", exitOK},
+	{"and which is down", with(func(c *simncsi.Config) {}, unlist, down), "get", exitDevice},
+	{"", with(func(c *simncsi.Config) {}, unlist, down), "-if eth0 get", exitDevice},
+	{"but which has one", unlisted(3), "-if eth0 -package 3 get", exitOK},
+	{"", unlisted(3), "set locked", exitOK},
+	{"", unlisted(3), "-if eth0 set locked -json", exitOK},
+	{"", lone3BesideListed, "-package 3 get", exitOK},
+	{"or two", unlisted(1, 3), "set locked", exitSeveral},
+	{"", unlisted(1, 3), "-if eth0 get", exitSeveral},
+	{"or one, that refuses", with(func(c *simncsi.Config) { c.Packages = []int{3}; c.State.Untrusted = true }, unlist), "get", exitUnsupported},
+	{"or one, that nobody may ask", func() *rig { r := forbiddenEth(); unlist(r); return r }, "get", exitPermission},
 	{"two NICs on one cable", with(func(c *simncsi.Config) { c.Packages = []int{0, 1} }), "get", exitSeveral},
 	{"", with(func(c *simncsi.Config) { c.Packages = []int{0, 1} }), "get -package 1", exitOK},
 	{"", with(func(c *simncsi.Config) { c.Packages = []int{0, 1} }), "get -json", exitSeveral},
@@ -217,8 +241,11 @@ var transcript = []struct {
 	{"", twoCables, "packages -json", exitOK},
 	{"", twoCables, "packages -if eth1", exitOK},
 	{"", twoCables, "packages -if eth2", exitDevice},
-	{"", with(func(c *simncsi.Config) { c.Packages = nil }), "packages -if eth0", exitDevice},
-	{"", with(func(c *simncsi.Config) { c.Packages = nil }), "packages", exitDevice},
+	{"", empty, "packages -if eth0", exitDevice},
+	{"", empty, "packages", exitDevice},
+	{"", unlisted(3), "packages", exitOK},
+	{"", unlisted(3), "packages -if eth0 -json", exitOK},
+	{"", func() *rig { r := forbiddenEth(); unlist(r); return r }, "packages", exitPermission},
 	{"", func() *rig {
 		r := twoCables()
 		r.interfaces = r.interfaces[:1]
@@ -261,6 +288,10 @@ var transcript = []struct {
 	{"", nobody, "-i2c 4:0x88 get", exitUsage},
 	{"", nobody, "-i2c 4:0x32:0x10:0 get", exitUsage},
 	{"", nobody, "-i2c 4:0x10 get", exitUsage},
+	{"", nobody, "-i2c 4:0x32 -eid 29 get", exitUsage},
+	{"", nobody, "-i2c 4:0x32 -eid 8:7 get", exitUsage},
+	{"", nobody, "-i2c 4:0x32 -eid 8:8 get", exitUsage},
+	{"", nobody, "-if eth0 -eid 8:29 get", exitUsage},
 	{"", nobody, "-if eth0 -mctp 1:29 get", exitUsage},
 	{"", nobody, "packages -package 0", exitUsage},
 }
@@ -269,6 +300,20 @@ func twoCables() *rig {
 	r := has("-if eth0", at(0, oem.Enabled))
 	r.add("-if eth1", at(2, oem.Enabled))
 	return r
+}
+
+// empty is a machine with an interface on which nobody is.
+func empty() *rig {
+	return with(func(c *simncsi.Config) { c.Packages = []int{} }, unlist)()
+}
+
+func down(r *rig) { r.interfaces[0].Up = false }
+
+// forbiddenEth is one on which sending is for others.
+func forbiddenEth() *rig {
+	return failed("-if eth0", &netlink.OpError{
+		Op: "send command", Device: "eth0", Err: oem.NotSent(fmt.Errorf("%w: sending NC-SI commands takes CAP_NET_ADMIN", os.ErrPermission)),
+	})()
 }
 
 func sensor() *rig {

@@ -91,7 +91,9 @@ func (t *Tool) SetPersistent(ctx context.Context, to string) error {
 	return nil
 }
 
-// SetRuntime sets what counts until the DPU's next reset: Enabled or Locked.
+// SetRuntime sets what counts until the DPU's next reset: Enabled or Locked. It
+// returns nil also when the NIC says that it is done and its firmware cannot be
+// asked; Get has Unknown then.
 func (t *Tool) SetRuntime(ctx context.Context, to string) error {
 	if to != Enabled && to != Locked {
 		return &OpError{"runtime set", fmt.Errorf("no such access at run time: %q", to)}

@@ -103,6 +103,14 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// Firmware that cannot be asked has done it by its own word; that is success.
+func TestNotReadBack(t *testing.T) {
+	x := tool(t, `echo '{"runtime":"locked","takes_effect":"now","read_back":false,"exit_code":0}'`)
+	if err := x.SetRuntime(t.Context(), Locked); err != nil {
+		t.Error(err)
+	}
+}
+
 // One that hangs is ended, even if a child of it holds on to its output.
 func TestHangs(t *testing.T) {
 	x := tool(t, `sleep 300 & sleep 300`)

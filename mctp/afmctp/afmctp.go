@@ -21,6 +21,7 @@ import (
 
 	"github.com/bluefield-go/bmc-rshim/mctp"
 	"github.com/bluefield-go/bmc-rshim/mctp/ncsimctp"
+	"github.com/bluefield-go/bmc-rshim/ncsi/oem"
 )
 
 // Why a command could not be sent. They come in an *OpError, with what to do.
@@ -71,7 +72,7 @@ type link struct {
 func (l *link) Exchange(ctx context.Context, body []byte, take func(mctp.Message) bool) error {
 	s, err := open()
 	if err != nil {
-		return l.fail("socket", err)
+		return oem.NotSent(l.fail("socket", err))
 	}
 	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
@@ -80,11 +81,11 @@ func (l *link) Exchange(ctx context.Context, body []byte, take func(mctp.Message
 	to := sockaddr{family: unix.AF_MCTP, network: l.network, eid: uint8(l.peer), typ: body[0], tag: tagOwner}
 	if !l.noAlloc {
 		if to.tag, err = s.reserveTag(l.network, l.peer); err != nil {
-			return l.fail("send", err)
+			return oem.NotSent(l.fail("send", err))
 		}
 	}
 	if err := s.send(to, body[1:]); err != nil {
-		return l.fail("send", err)
+		return l.failSend(err)
 	}
 	buf := make([]byte, mctp.MaxMessage)
 	for {
@@ -107,6 +108,18 @@ func (l *link) Exchange(ctx context.Context, body []byte, take func(mctp.Message
 
 func (l *link) fail(op string, err error) error {
 	return &OpError{Op: op, Device: l.String(), Err: l.explain(err)}
+}
+
+// failSend is the error of a send. What the kernel refuses before it makes
+// packets has not left; of other errors nobody knows.
+func (l *link) failSend(err error) error {
+	failed := l.fail("send", err)
+	for _, refusal := range []unix.Errno{unix.EACCES, unix.EPERM, unix.EHOSTUNREACH, unix.EBUSY, unix.EMSGSIZE} {
+		if errors.Is(err, refusal) {
+			return oem.NotSent(failed)
+		}
+	}
+	return failed
 }
 
 func (l *link) String() string {

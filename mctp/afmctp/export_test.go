@@ -19,7 +19,7 @@ func NewPlain(o Options) *ncsimctp.Transport {
 
 // Explain is the error of a send that failed with err.
 func Explain(o Options, err error) error {
-	return (&link{network: o.Network, peer: o.Peer}).fail("send", err)
+	return (&link{network: o.Network, peer: o.Peer}).failSend(err)
 }
 
 // LeaveOpen sends a request and leaves its socket open until the test's end.

@@ -26,7 +26,8 @@ type Link interface {
 	// the answer, but it never hands on one that was for an earlier request,
 	// if it can know, and none after Exchange has returned. It returns
 	// os.ErrDeadlineExceeded or context.DeadlineExceeded when ctx is over its
-	// deadline, and its own errors otherwise.
+	// deadline, and its own errors otherwise, with oem.NotSent's mark where it
+	// is certain that the request has not left.
 	Exchange(ctx context.Context, body []byte, take func(mctp.Message) bool) error
 }
 

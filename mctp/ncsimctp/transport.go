@@ -51,12 +51,12 @@ func (t *Transport) Do(ctx context.Context, ch ncsi.Channel, typ ncsi.Type, payl
 // DoIID implements oem.Direct.
 func (t *Transport) DoIID(ctx context.Context, iid uint8, ch ncsi.Channel, typ ncsi.Type, payload []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, oem.NotSent(err)
 	}
 	command := ncsi.Packet{IID: iid, Type: typ, Channel: ch, Payload: payload}
 	body, err := command.Append([]byte{byte(mctp.NCSI)})
 	if err != nil {
-		return nil, err
+		return nil, oem.NotSent(err)
 	}
 	limit, cancel := context.WithTimeout(ctx, t.o.Timeout)
 	defer cancel()
@@ -64,7 +64,7 @@ func (t *Transport) DoIID(ctx context.Context, iid uint8, ch ncsi.Channel, typ n
 	case t.turn <- struct{}{}:
 		defer func() { <-t.turn }()
 	case <-limit.Done():
-		return nil, timeout(ctx, nil)
+		return nil, oem.NotSent(timeout(ctx, nil))
 	}
 
 	t.trace("command", t.o.Peer, body)

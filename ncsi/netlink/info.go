@@ -45,7 +45,7 @@ type Interface struct {
 	Name     string
 	Index    int
 	Up       bool      // set up; otherwise the kernel does nothing on the cable
-	Packages []Package // none while the kernel is still looking, which takes 20 s and more, or has found none
+	Packages []Package // none while the kernel is still looking, which takes about 15 s, or has found none
 }
 
 // Interfaces returns the network interfaces that do NC-SI, with what is on

@@ -22,6 +22,8 @@ import (
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
+
+	"github.com/bluefield-go/bmc-rshim/ncsi/oem"
 )
 
 // kernelTimeout is how long the kernel waits for a response
@@ -101,15 +103,15 @@ func (s *system) find(name string) (*net.Interface, error) {
 // everybody has stopped waiting.
 func (s *system) execute(ctx context.Context, timeout time.Duration, cmd uint8, flags netlink.HeaderFlags, attrs []byte) ([]genetlink.Message, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, oem.NotSent(err)
 	}
 	c, err := s.dial()
 	if err != nil {
-		return nil, err
+		return nil, oem.NotSent(err)
 	}
 	defer c.Close()
 	if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, err
+		return nil, oem.NotSent(err)
 	}
 	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -119,7 +121,7 @@ func (s *system) execute(ctx context.Context, timeout time.Duration, cmd uint8, 
 		if errors.Is(err, os.ErrNotExist) {
 			err = ErrNoFamily
 		}
-		return nil, cause(ctx, err)
+		return nil, oem.NotSent(cause(ctx, err))
 	}
 	// No acknowledgement: it would be one more message, in no certain order.
 	req, err := c.Send(genetlink.Message{
@@ -127,7 +129,7 @@ func (s *system) execute(ctx context.Context, timeout time.Duration, cmd uint8, 
 		Data:   attrs,
 	}, family.ID, netlink.Request|flags)
 	if err != nil {
-		return nil, err
+		return nil, oem.NotSent(err)
 	}
 	for {
 		msgs, headers, err := c.Receive()
@@ -138,7 +140,7 @@ func (s *system) execute(ctx context.Context, timeout time.Duration, cmd uint8, 
 			}
 			return nil, cause(ctx, err)
 		}
-		// Any process may send messages to any generic netlink socket.
+		// Whoever has CAP_NET_ADMIN may send to our socket too.
 		var ours []genetlink.Message
 		for i, m := range msgs {
 			if h := headers[i].Header; h.Sequence == req.Header.Sequence && h.PID == req.Header.PID && m.Header.Command == cmd {

@@ -69,21 +69,9 @@ func (t *Transport) Do(ctx context.Context, ch ncsi.Channel, typ ncsi.Type, payl
 }
 
 func (t *Transport) do(ctx context.Context, ch ncsi.Channel, typ ncsi.Type, payload []byte) ([]byte, error) {
-	if most := maxData - ncsi.HeaderSize; len(payload) > most {
-		return nil, fmt.Errorf("payload of %d bytes: the kernel takes %d: %w", len(payload), most, os.ErrInvalid)
-	}
-	ifi, err := t.sys.find(t.name)
+	command, attrs, err := t.prepare(ch, typ, payload)
 	if err != nil {
-		return nil, err
-	}
-	// The kernel would let the command time out.
-	if ifi.Flags&net.FlagUp == 0 {
-		return nil, fmt.Errorf("%w: ip link set %s up", ErrDown, t.name)
-	}
-	command := encodeCommand(typ, payload)
-	attrs, err := encodeRequest(ifi.Index, ch, command)
-	if err != nil {
-		return nil, err
+		return nil, oem.NotSent(err)
 	}
 	t.log.Debug("NC-SI command", "device", t.name, "channel", ch.String(), "data", fmt.Sprintf("% x", command))
 	msgs, err := t.sys.execute(ctx, t.timeout, cmdSend, 0, attrs)
@@ -101,20 +89,41 @@ func (t *Transport) do(ctx context.Context, ch ncsi.Channel, typ ncsi.Type, payl
 	return decodeResponse(data, ch, typ)
 }
 
-// explain says what the failure of a command means.
+// prepare returns a command's data, and all of the kernel's request.
+func (t *Transport) prepare(ch ncsi.Channel, typ ncsi.Type, payload []byte) (command, attrs []byte, err error) {
+	if most := maxData - ncsi.HeaderSize; len(payload) > most {
+		return nil, nil, fmt.Errorf("payload of %d bytes: the kernel takes %d: %w", len(payload), most, os.ErrInvalid)
+	}
+	ifi, err := t.sys.find(t.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The kernel would let the command time out.
+	if ifi.Flags&net.FlagUp == 0 {
+		return nil, nil, fmt.Errorf("%w: ip link set %s up", ErrDown, t.name)
+	}
+	command = encodeCommand(typ, payload)
+	attrs, err = encodeRequest(ifi.Index, ch, command)
+	return command, attrs, err
+}
+
+// explain says what the failure of a command means. The error number of a
+// response that the kernel rejects is EINVAL, which it may also be of a request.
 func (t *Transport) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded) && t.timeout >= 2*kernelTimeout:
-		return fmt.Errorf("the kernel has said nothing for %v, although it reports a silent NIC after %v: it has dropped the response, which names a package that it does not know: %w",
+		return fmt.Errorf("the kernel has said nothing for %v, although it reports a silent NIC after %v: it has probably dropped the response, as it does with one that names a package that it does not know: %w",
 			t.timeout, kernelTimeout, os.ErrDeadlineExceeded)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("no answer for %v: %w", t.timeout, os.ErrDeadlineExceeded)
 	case errors.Is(err, syscall.EINVAL):
 		return fmt.Errorf("%w: the kernel has rejected the response: its checksum, header revision or length is wrong", ncsi.ErrMalformed)
 	case errors.Is(err, syscall.ENOMEM):
-		return fmt.Errorf("too many commands at once: %w", err)
+		return oem.NotSent(fmt.Errorf("too many commands at once: %w", err))
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENODEV):
+		return oem.NotSent(explain(err)) // the kernel has refused the request
 	}
-	return explain(err)
+	return err
 }
 
 // encodeCommand makes the data of a SEND_CMD: a control packet without

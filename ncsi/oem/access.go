@@ -9,7 +9,7 @@ import (
 )
 
 // HostAccess says whether the DPU's host may use RShim over PCIe. The NIC keeps
-// it in non-volatile memory.
+// it in non-volatile memory; a change takes effect at the DPU's next reboot.
 type HostAccess uint8
 
 // States of host access, parameter 0x19.
@@ -40,11 +40,9 @@ func (a *HostAccess) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// Effect says when a change of host access takes effect.
-func (HostAccess) Effect() string { return "takes effect at the next reboot of the DPU" }
-
 // RuntimeAccess says whether the host may use RShim over PCIe now, where
-// HostAccess is Enabled or Locked. It is lost at a reset.
+// HostAccess is Enabled or Locked. A change is in force at once, and lost at the
+// next reset of the DPU.
 type RuntimeAccess uint8
 
 // States of run-time access, parameter 0x1B.
@@ -73,9 +71,6 @@ func (a *RuntimeAccess) UnmarshalText(b []byte) (err error) {
 	*a, err = ParseRuntimeAccess(string(b))
 	return err
 }
-
-// Effect says when a change of run-time access takes effect, and until when.
-func (RuntimeAccess) Effect() string { return "takes effect at once, until the next reset of the DPU" }
 
 // setting is a parameter whose states, counted from 0, have names.
 type setting struct {

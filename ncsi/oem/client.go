@@ -20,8 +20,8 @@ const tries = 3
 // response was missing and what is read back proves that nothing was done, it
 // is sent once more. On a Direct transport a repeated question has the instance
 // ID of the first, and where the NIC asks for it ("interface initialization
-// required"), Clear Initial State is sent to the package's channel 0, and the
-// command once more.
+// required"), Clear Initial State is sent to the channel, which is the package's
+// channel 0 if Channel is the whole package, and the command once more.
 //
 // A Client is safe for concurrent use if its Transport is, but two that set the
 // same parameter spoil each other's reading back.
@@ -40,8 +40,12 @@ func (c *Client) Get(ctx context.Context) (HostAccess, error) {
 // Set changes whether the host may use RShim from the next reboot of the DPU
 // on. It returns nil only after having read the new state back. Otherwise the
 // error is the NIC's refusal (*StatusError), ErrNotTaken, or ErrOutcomeUnknown
-// together with its causes; when the context was done before anything was sent,
-// it is the context's alone.
+// together with its causes; when nothing was sent, it is the transport's or the
+// context's alone.
+//
+// ErrNotTaken after a command that was answered as done has two explanations:
+// the NIC has not done it, or its firmware reports the state in force, which
+// does not change before the DPU reboots.
 func (c *Client) Set(ctx context.Context, a HostAccess) error {
 	return c.opError("set host access", c.set(ctx, hostAccess, uint8(a)))
 }
@@ -54,7 +58,8 @@ func (c *Client) GetRuntime(ctx context.Context) (RuntimeAccess, error) {
 }
 
 // SetRuntime is Set for run-time access, which changes at once and is lost at
-// the next reset.
+// the next reset. Firmware that can set it and not tell it is taken at its word:
+// the error is then ErrNotReadBack, after an answer that it is done.
 func (c *Client) SetRuntime(ctx context.Context, a RuntimeAccess) error {
 	return c.opError("set run-time access", c.set(ctx, runtimeAccess, uint8(a)))
 }
@@ -104,11 +109,14 @@ func (c *Client) set(ctx context.Context, s setting, want uint8) error {
 		})
 		status, answered := errors.AsType[*StatusError](sent)
 		delayed := answered && status.NCSI.Code == ncsi.DelayedResponse
-		if answered && !delayed {
+		if answered && !delayed || IsNotSent(sent) {
 			return sent
 		}
 		var err error
 		if got, err = c.get(ctx, s); err != nil {
+			if sent == nil && s.param == ParamRuntimeAccess && cannotTell(err) {
+				return fmt.Errorf("%w: %w", ErrNotReadBack, err)
+			}
 			if sent == nil {
 				return fmt.Errorf("%w: the NIC answered that it is done, but reading back failed: %w", ErrOutcomeUnknown, err)
 			}
@@ -133,7 +141,11 @@ func (c *Client) command(ctx context.Context, n int, payload []byte, parse func(
 	if _, direct := c.Transport.(Direct); !direct || !errors.Is(err, ncsi.ErrInitRequired) {
 		return err
 	}
-	cleared := c.try(ctx, tries, c.Channel.First(), ncsi.ClearInitialState, nil, func(payload []byte) error {
+	one := c.Channel
+	if one == one.Whole() { // which has no Initial State
+		one = one.First()
+	}
+	cleared := c.try(ctx, tries, one, ncsi.ClearInitialState, nil, func(payload []byte) error {
 		r, err := ncsi.ParseResponse(payload)
 		if err != nil {
 			return err
@@ -156,7 +168,7 @@ func (c *Client) try(ctx context.Context, n int, ch ncsi.Channel, typ ncsi.Type,
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return NotSent(err)
 	}
 	var err error
 	for range n {

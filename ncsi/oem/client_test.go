@@ -239,8 +239,42 @@ func TestRuntime(t *testing.T) {
 	nic = simncsi.New(simncsi.Config{State: begin, NoRuntimeGet: true})
 	client.Transport = simncsi.NewMemory(nic, timeout)
 	err = client.SetRuntime(t.Context(), oem.RuntimeEnabled)
-	check(t, err, oem.ErrOutcomeUnknown, "the NIC answered that it is done, but reading back failed")
+	check(t, err, oem.ErrNotReadBack, "set run-time access: the NIC answered that it is done, and its firmware cannot be asked for the state: ")
 	check(t, err, oem.ErrUnsupported, "")
+	if s, _ := nic.State(); s.Runtime != oem.RuntimeEnabled || s.Counts.Sets != 1 || errors.Is(err, oem.ErrOutcomeUnknown) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestNotReadBack has the NIC refuse to tell the run-time access that it has
+// just been given. What says that the firmware does not know the question is
+// one thing, any other refusal another.
+func TestNotReadBack(t *testing.T) {
+	for _, c := range []struct {
+		code   ncsi.Code
+		reason ncsi.Reason
+		want   error
+	}{
+		{ncsi.Unsupported, ncsi.UnknownCommand, oem.ErrNotReadBack},
+		{ncsi.Unsupported, ncsi.NoReason, oem.ErrNotReadBack},
+		{ncsi.Failed, ncsi.UnknownCommand, oem.ErrNotReadBack},
+		{ncsi.Failed, ncsi.InvalidParameter, oem.ErrNotReadBack},
+		{ncsi.Unavailable, ncsi.NoReason, oem.ErrOutcomeUnknown},
+		{ncsi.Failed, ncsi.PackageNotReady, oem.ErrOutcomeUnknown},
+	} {
+		nic := simncsi.New(simncsi.Config{State: begin})
+		nic.Inject(fault(simncsi.Slow, 1)) // none
+		nic.Inject(refuse(c.code, c.reason, forever))
+		client := &oem.Client{Transport: simncsi.NewMemory(nic, timeout)}
+		check(t, client.SetRuntime(t.Context(), oem.RuntimeEnabled), c.want, "")
+	}
+	// Without an answer to the command, nobody's word is left.
+	synctest.Test(t, func(t *testing.T) {
+		nic := simncsi.New(simncsi.Config{State: begin, NoRuntimeGet: true})
+		nic.Inject(fault(simncsi.Lost, 1))
+		client := &oem.Client{Transport: simncsi.NewMemory(nic, timeout)}
+		check(t, client.SetRuntime(t.Context(), oem.RuntimeEnabled), oem.ErrOutcomeUnknown, "reading back: ")
+	})
 }
 
 func TestNoSuchState(t *testing.T) {
@@ -305,6 +339,37 @@ func TestInit(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestInitChannel looks at who is initialised: the channel that the command is
+// for, and channel 0 for the package.
+func TestInitChannel(t *testing.T) {
+	for client, want := range map[ncsi.Channel]ncsi.Channel{
+		5<<5 | ncsi.WholePackage: 5 << 5, 5 << 5: 5 << 5, 5<<5 | 1: 5<<5 | 1,
+	} {
+		nic := simncsi.New(simncsi.Config{State: begin, Packages: []int{5}, Channels: 2})
+		nic.Uninitialise()
+		tr := &watched{Memory: simncsi.NewMemory(nic, timeout)}
+		if a, err := (&oem.Client{Transport: tr, Channel: client}).Get(t.Context()); err != nil || a != begin.Stored {
+			t.Errorf("%v: %v, %v", client, a, err)
+		}
+		if !slices.Equal(tr.cleared, []ncsi.Channel{want}) {
+			t.Errorf("%v: Clear Initial State to %v, want %v", client, tr.cleared, want)
+		}
+	}
+}
+
+// watched remembers which channels were sent Clear Initial State.
+type watched struct {
+	*simncsi.Memory
+	cleared []ncsi.Channel
+}
+
+func (w *watched) DoIID(ctx context.Context, iid uint8, ch ncsi.Channel, typ ncsi.Type, payload []byte) ([]byte, error) {
+	if typ == ncsi.ClearInitialState {
+		w.cleared = append(w.cleared, ch)
+	}
+	return w.Memory.DoIID(ctx, iid, ch, typ, payload)
 }
 
 // TestInitSet sets a NIC that asks for Clear Initial State: that is no refusal.
@@ -373,6 +438,30 @@ func TestBroken(t *testing.T) {
 	check(t, client.Set(t.Context(), oem.Disabled), oem.ErrOutcomeUnknown, "the NIC answered that it is done")
 	if s, _ := nic.State(); s.Counts.OEM != 1 {
 		t.Errorf("sent %+v", s.Counts)
+	}
+}
+
+// TestNotSent has the transport say that nothing has left: the outcome is
+// known, and there is nothing to read back.
+func TestNotSent(t *testing.T) {
+	for _, cause := range []error{syscall.EPERM, os.ErrDeadlineExceeded} {
+		nic := simncsi.New(simncsi.Config{State: begin})
+		b := &broken{Transport: simncsi.NewMemory(nic, timeout), err: oem.NotSent(cause)}
+		client := &oem.Client{Transport: b}
+		err := client.Set(t.Context(), oem.Disabled)
+		check(t, err, cause, "package 0 channel 0: set host access: "+cause.Error())
+		if errors.Is(err, oem.ErrOutcomeUnknown) || !oem.IsNotSent(err) || b.n != -1 {
+			t.Errorf("%v after %d calls", err, -b.n)
+		}
+
+		// Sent, and then not to be asked for.
+		b.n = 1
+		err = client.Set(t.Context(), oem.Disabled)
+		check(t, err, oem.ErrOutcomeUnknown, "")
+		check(t, err, cause, "")
+	}
+	if oem.NotSent(nil) != nil || oem.IsNotSent(nil) || oem.IsNotSent(syscall.EPERM) {
+		t.Error("marks that nobody has made")
 	}
 }
 

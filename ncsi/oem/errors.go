@@ -11,6 +11,7 @@ import (
 
 // Errors that callers tell apart with errors.Is. A response that did not come
 // in time is what the Transport says, os.ErrDeadlineExceeded; see IsTimeout.
+// ErrNotReadBack is no failure: the NIC has done it, by its own word alone.
 //
 // Reason 0x7FFF is both what an unknown command gets and what a BMC gets that
 // the NIC does not trust. With response code 3 nobody can say which it is: such
@@ -21,7 +22,30 @@ var (
 	ErrUnavailable    = errors.New("run-time access is not available")              // while host access is disabled
 	ErrNotTaken       = errors.New("the setting was not taken")                     // reading back gives another state
 	ErrOutcomeUnknown = errors.New("it is not known whether the setting was taken") // reading back failed
+	ErrNotReadBack    = errors.New("the NIC answered that it is done, and its firmware cannot be asked for the state")
 )
+
+// NotSent marks an error of a Transport's: nothing has left for the NIC, so
+// that nothing can have happened there. The text stays as it is. Who is not
+// sure leaves the mark out.
+func NotSent(err error) error {
+	if err == nil || IsNotSent(err) {
+		return err
+	}
+	return &notSentError{err}
+}
+
+// IsNotSent reports whether an error of a Transport's has the mark of NotSent.
+// An ErrOutcomeUnknown may have it of the attempt to read back.
+func IsNotSent(err error) bool {
+	_, ok := errors.AsType[*notSentError](err)
+	return ok
+}
+
+type notSentError struct{ err error }
+
+func (e *notSentError) Error() string { return e.err.Error() }
+func (e *notSentError) Unwrap() error { return e.err }
 
 // StatusError says that the NIC refused an OEM command. It unwraps to a
 // *ncsi.StatusError.
@@ -84,6 +108,14 @@ func (e *OpError) Error() string { return fmt.Sprintf("%v: %s: %v", e.Channel, e
 
 // Unwrap returns the cause.
 func (e *OpError) Unwrap() error { return e.Err }
+
+// cannotTell reports a refusal to a Get after which the firmware need not be
+// asked again: it does not know the command or its parameter. That a BMC is not
+// trusted reads the same; who has just set something is.
+func cannotTell(err error) bool {
+	s, ok := errors.AsType[*StatusError](err)
+	return ok && (s.Is(ErrUnsupported) || s.Is(ErrUntrusted) || s.NCSI.Code == ncsi.Failed && s.NCSI.Reason == ncsi.InvalidParameter)
+}
 
 // IsTimeout reports whether err says that a deadline ran out: the Transport's,
 // which is os.ErrDeadlineExceeded, or a context's.

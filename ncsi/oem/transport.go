@@ -17,7 +17,8 @@ type Transport interface {
 	// and checksum. A response that says that the command failed is no error
 	// here. Errors are os.ErrDeadlineExceeded when no response came in time,
 	// the context's, ncsi's for a response that is none, and the operating
-	// system's. One attempt; repeating is Client's business.
+	// system's; they are marked with NotSent where it is certain that the
+	// command has not left. One attempt; repeating is Client's business.
 	Do(ctx context.Context, ch ncsi.Channel, typ ncsi.Type, payload []byte) ([]byte, error)
 }
 

@@ -16,7 +16,7 @@ const (
 
 // pkg is a package with its channels.
 type pkg struct {
-	selected bool
+	needInit bool // OEM commands want a Clear Initial State
 	channels []channel
 }
 
@@ -62,16 +62,14 @@ func (n *NIC) command(pk *pkg, p ncsi.Packet) ncsi.Response {
 		if p.Type == ncsi.GetPackageStatus {
 			return ncsi.Response{Data: make([]byte, 4)} // no hardware arbitration
 		}
-		pk.selected = p.Type == ncsi.SelectPackage
-		return ncsi.Response{}
+		return ncsi.Response{} // it answers selected or not
 	}
 	if number >= len(pk.channels) {
 		return failed(ncsi.InvalidParameter)
 	}
-	pk.selected = true // a command for one of its channels selects a package
 	ch := &pk.channels[number]
 	if p.Type == ncsi.ClearInitialState {
-		ch.ready, n.needInit = true, false
+		ch.ready, pk.needInit = true, false
 		return ncsi.Response{}
 	}
 	if !ch.ready {

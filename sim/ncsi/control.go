@@ -58,7 +58,8 @@ type Control interface {
 	// Clear forgets all faults, and Uninitialise.
 	Clear() error
 	// Uninitialise puts all channels into the Initial State, and has OEM
-	// commands fail with 1/1 until a Clear Initial State comes.
+	// commands to a package fail with 1/1 until a Clear Initial State comes to
+	// one of its channels.
 	Uninitialise() error
 	// Reboot restarts the DPU: the stored host access comes into force, and
 	// run-time access follows it.
@@ -100,7 +101,10 @@ func (n *NIC) Inject(f Fault) error {
 func (n *NIC) Clear() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.faults, n.needInit = nil, false
+	n.faults = nil
+	for _, p := range n.packages {
+		p.needInit = false
+	}
 	return nil
 }
 
@@ -108,8 +112,8 @@ func (n *NIC) Clear() error {
 func (n *NIC) Uninitialise() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.needInit = true
 	for _, p := range n.packages {
+		p.needInit = true
 		for i := range p.channels {
 			p.channels[i] = channel{}
 		}

@@ -58,7 +58,6 @@ type NIC struct {
 	state    State
 	packages map[int]*pkg
 	faults   []Fault
-	needInit bool      // OEM commands want a Clear Initial State
 	busy     time.Time // when the last command will have been answered
 	last     struct {  // for CacheByIID
 		iid      uint8
@@ -140,7 +139,7 @@ func (n *NIC) answer(pk *pkg, p ncsi.Packet, f Fault) ncsi.Response {
 	case f.Kind == Refuse:
 		r = refusal(ncsi.StatusError{Code: f.Code, Reason: f.Reason}, p.Payload, f.Size)
 	case p.Type == ncsi.OEM:
-		r = n.oem(p.Payload, f.Kind == Ignore)
+		r = n.oem(pk, p.Payload, f.Kind == Ignore)
 	default:
 		r = n.command(pk, p)
 	}

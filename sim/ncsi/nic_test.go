@@ -232,13 +232,14 @@ func TestReboot(t *testing.T) {
 // TestUninitialised asks for Clear Initial State until it comes, or the fault is
 // taken back.
 func TestUninitialised(t *testing.T) {
-	n := simncsi.New(simncsi.Config{})
+	n := simncsi.New(simncsi.Config{Packages: []int{0, 3}})
 	get := hex.EncodeToString(oem.GetHostAccess())
 	for _, heal := range []func(){
 		func() { n.Clear() },
 		func() { send(t, n, 0, ncsi.ClearInitialState, "") },
 	} {
 		n.Uninitialise()
+		send(t, n, 3<<5, ncsi.ClearInitialState, "") // another package's
 		for range 2 {
 			if got := send(t, n, 0x1f, ncsi.OEM, get); !bytes.Equal(got, unhex(t, "00010001 00008119 00131900")) {
 				t.Errorf("%x", got)

@@ -18,7 +18,7 @@ const (
 
 // oem carries an OEM command out. With ignore, what sets is answered and not
 // done. The caller holds mu.
-func (n *NIC) oem(payload []byte, ignore bool) ncsi.Response {
+func (n *NIC) oem(pk *pkg, payload []byte, ignore bool) ncsi.Response {
 	const header = 8
 	if len(payload) < 4 || binary.BigEndian.Uint32(payload) != oem.Manufacturer {
 		return refusal(ncsi.StatusError{Code: ncsi.Unsupported, Reason: ncsi.UnknownCommand}, payload, 4)
@@ -34,7 +34,7 @@ func (n *NIC) oem(payload []byte, ignore bool) ncsi.Response {
 		return ncsi.Response{Data: append(payload[:header:header], state...)}
 	}
 	s := &n.state
-	if n.needInit {
+	if pk.needInit {
 		return no(ncsi.Failed, ncsi.InitRequired)
 	}
 	if command == getMAC && param == getMACParam {
