@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 	"github.com/bluefield-go/bmc-rshim/dbus/client"
 	"github.com/bluefield-go/bmc-rshim/rshim/reg"
 	"github.com/bluefield-go/bmc-rshim/sim/bluefield"
+	"github.com/bluefield-go/bmc-rshim/sim/usbdev"
 )
 
 func TestBusCommands(t *testing.T) {
@@ -75,16 +77,60 @@ func TestBusCommands(t *testing.T) {
 	r.want(r.run(ctx, "force"), exitOK, "ours already")
 	r.want(r.run(ctx, "dump"), exitOK, "rshim0: usb-2-1.7, BlueField-3", "goroutines", "TMFIFO")
 	r.want(r.run(ctx, "reset"), exitOK, "rshim0 is reset")
-	// The chip leaves the bus, and comes back.
-	for range 50 {
-		r.want(r.run(ctx, "dump"), exitOK, "rshim0: usb-2-1.7, ")
-		if out := r.stdout.String(); strings.Contains(out, "BlueField-0") {
-			t.Fatalf("the dump knows a BlueField-0: %s", out)
-		}
-	}
+	r.want(r.run(ctx, "status"), exitOK, "attached") // by then
 	r.want(r.run(ctx, "dump", "-json"), exitOK, `{"dump":"bmc-rshim `)
 	r.want(r.run(ctx, "host-access"), exitDevice, "NCSI is not set")
 	r.want(r.run(ctx, "host-access", "set", "disabled"), exitUsage, "cannot be disabled, but locked")
+}
+
+// A chip that is off the bus is nothing that it is not.
+func TestBusGone(t *testing.T) {
+	t.Parallel()
+	r := newBusRig(t)
+	r.daemon()
+	ctx := t.Context()
+	r.fn.Unplug()
+	r.await("the chip to be gone", func() bool {
+		return r.run(ctx, "status") == exitOK && strings.Contains(r.stdout.String(), "gone: left the bus")
+	})
+	for _, args := range [][]string{{"dump"}, {"status"}, {"status", "-json"}} {
+		r.want(r.run(ctx, args...), exitOK, "rshim0", "usb-2-1.7")
+		for _, text := range []string{"BlueField", "generation", "revision", "boot_mode", "opn", "Part", "Boots"} {
+			if strings.Contains(r.stdout.String(), text) {
+				t.Errorf("%q knows a %s:\n%s", args, text, &r.stdout)
+			}
+		}
+	}
+	r.want(r.run(ctx, "boot-mode"), exitDevice, "the boot mode is not known")
+	r.want(r.run(ctx, "reset"), exitDevice)
+	r.want(r.run(ctx, "release", "-json"), exitOK)
+}
+
+// A reset that does not happen is not told as one.
+func TestBusResetFails(t *testing.T) {
+	t.Parallel()
+	r := newBusRig(t)
+	r.cfg.Reset.Never = true
+	r.daemon()
+	if code := r.run(t.Context(), "reset"); code == exitOK || r.stdout.String() != "" {
+		t.Errorf("exit code %d, %s", code, &r.stdout)
+	}
+}
+
+// With two DPUs, one has to be chosen, and is.
+func TestBusTwo(t *testing.T) {
+	t.Parallel()
+	r := newBusRig(t)
+	r.second = usbdev.New(bluefield.New(r.cfg), usbdev.Options{})
+	r.daemon()
+	ctx := t.Context()
+	r.want(r.run(ctx, "status"), exitOK, "rshim0, usb-2-1.", "rshim1, usb-2-1.")
+	for _, args := range [][]string{{"force"}, {"log"}, {"push", "-"}, {"reset"}, {"console", "-dev-root", t.TempDir()}} {
+		r.want(r.run(ctx, args...), exitUsage, "there are 2 devices: choose one")
+	}
+	r.want(r.run(ctx, "release", "-device", "rshim1"), exitOK, "rshim1 is released")
+	r.want(r.run(ctx, "status", "-device", "rshim1"), exitOK, "rshim1", "dropped")
+	r.want(r.run(ctx, "status", "-device", "rshim0"), exitOK, "rshim0", "attached")
 }
 
 // Without a daemon, or a bus, the device files are tried, unless a bus is asked
@@ -193,7 +239,7 @@ func TestBusPushOutcomes(t *testing.T) {
 			r := newBusRig(t)
 			r.cfg.FailAfter, r.cfg.FailLine = c.after, c.line
 			r.daemon()
-			code := r.run(t.Context(), "push", "-json", "-timeout", "4s", file(t, testBFB(t, reg.BlueField3, 300_000)))
+			code := r.run(t.Context(), "push", "-json", "-timeout", "20s", file(t, testBFB(t, reg.BlueField3, 300_000)))
 			r.want(code, c.code, c.text, `"event":"result","outcome":"`+c.outcome+`","exit_code":`+strconv.Itoa(c.code))
 		})
 	}
@@ -203,7 +249,7 @@ func TestBusPushOutcomes(t *testing.T) {
 		r.host = &bluefield.HostOptions{}
 		r.daemon()
 		img := file(t, testBFB(t, reg.BlueField3, 300_000))
-		r.want(r.run(t.Context(), "push", img), exitDevice, "rshim0 is contended", "nothing was touched")
+		r.want(r.run(t.Context(), "push", img), exitDevice, "rshim0 is contended", "nothing was touched; -force takes it over first")
 		r.want(r.run(t.Context(), "push", "-force", img), exitOK, "its owner has handed it over", "rshim0 is ready")
 	})
 }
@@ -249,6 +295,43 @@ func TestBusPushInterrupted(t *testing.T) {
 	r.want(r.run(t.Context(), "push", "-follow", "-json"), exitFailed, `"outcome":"cancelled","exit_code":1`)
 }
 
+// An interrupt while the bus is away cannot cancel, and does not say so.
+func TestBusPushNotCancelled(t *testing.T) {
+	t.Parallel()
+	r := newBusRig(t)
+	r.cfg.DrainRate = 100_000
+	r.daemon()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		r.await("the stream", func() bool { return strings.Contains(r.stdout.String(), `"phase":"streaming"`) })
+		r.bus.Kill()
+		r.await("its loss", func() bool { return strings.Contains(r.stdout.String(), "the connection to the daemon is lost") })
+		cancel()
+	}()
+	code := r.run(ctx, "push", "-json", file(t, testBFB(t, reg.BlueField3, 8<<20)))
+	r.want(code, exitInterrupted, "interrupted; the push could not be cancelled, and may go on")
+}
+
+// Who reads the progress may go: the push is not his.
+func TestBusPushUnread(t *testing.T) {
+	t.Parallel()
+	r := newBusRig(t)
+	r.daemon()
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Close()
+	cmd := child(t, "main", "push", "-json", "-bus", r.bus.Address(), file(t, testBFB(t, reg.BlueField3, 300_000)))
+	cmd.Stdout = in
+	err = cmd.Run()
+	in.Close()
+	if err != nil {
+		t.Errorf("the push ended with %v", err)
+	}
+}
+
 // The daemon's end is told, and the bus's is got over.
 func TestBusPushLost(t *testing.T) {
 	t.Parallel()
@@ -262,6 +345,7 @@ func TestBusPushLost(t *testing.T) {
 		r.bus.Restart()
 	}()
 	r.want(r.run(t.Context(), "push", "-json", img), exitOK, "the connection to the daemon is lost", "the daemon is there again", "rshim0 is ready")
+	r.stdout.Reset() // of the first push
 	go func() {
 		r.await("the stream", streaming)
 		stop()
@@ -269,7 +353,7 @@ func TestBusPushLost(t *testing.T) {
 	old := rejoinPatience
 	rejoinPatience = 3 * time.Second
 	defer func() { rejoinPatience = old }()
-	r.want(r.run(t.Context(), "push", "-json", img), exitFailed, "and the push with it", `"outcome":"failed"`)
+	r.want(r.run(t.Context(), "push", "-json", img), exitFailed, "and the push with it", "push -follow finds", `"outcome":"failed"`)
 }
 
 func TestBusWatchAndLog(t *testing.T) {
@@ -337,12 +421,15 @@ func TestBusConsole(t *testing.T) {
 		}
 		return err == nil
 	})
-	r.stdin = strings.NewReader("uname\n")
-	code := r.run(t.Context(), "console", "-dev-root", t.TempDir(), "-linger", "1s")
-	r.want(code, exitOK, "console of rshim0")
-	if !strings.Contains(r.stdout.String(), "uname") {
-		t.Errorf("no echo: %q", r.stdout.String())
-	}
+	in, out := io.Pipe()
+	r.stdin = in
+	go func() {
+		_, _ = io.WriteString(out, "uname\n")
+		r.await("the echo", func() bool { return strings.Contains(r.stdout.String(), "uname") })
+		out.Close()
+	}()
+	code := r.run(t.Context(), "console", "-dev-root", t.TempDir(), "-linger", "1s", "-replay")
+	r.want(code, exitOK, "console of rshim0", "no output of before: over D-Bus")
 }
 
 func TestDaemonDump(t *testing.T) {

@@ -83,6 +83,12 @@ func (b *busDevice) writeReg(ctx context.Context, addr uint32, size int, v uint6
 	return remote(b.c.WriteRegister(ctx, b.index, addr, size, v))
 }
 
+func (b *busDevice) release(ctx context.Context) error { return remote(b.c.Release(ctx, b.index)) }
+
+func (b *busDevice) reset(ctx context.Context) (bool, error) {
+	return true, remote(b.c.SoftReset(ctx, b.index))
+}
+
 // forceResults are those of D-Bus.
 var forceResults = map[string]rshim.ForceResult{
 	"Granted": rshim.ForceGranted, "NoOwner": rshim.ForceNoOwner, "NotNeeded": rshim.ForceNotNeeded,
@@ -114,8 +120,7 @@ func (b *busDevice) status(ctx context.Context) (status, error) {
 	s := busStatus(d)
 	// The time limits are in misc alone.
 	if text, err := b.c.Misc(ctx, b.index); err == nil {
-		m := parseMisc(text)
-		s.BootTimeout, s.USBTimeout = m.number("BOOT_TIMEOUT"), m.number("USB_TIMEOUT")
+		s.limits(parseMisc(text))
 	}
 	if d.Push == "" || d.Push == "/" {
 		return s, nil
@@ -176,12 +181,17 @@ type busConsole struct {
 	index int
 }
 
-func (b busConsole) openConsole(ctx context.Context, _ bool) (f *os.File, unkept, err error) {
+func (b busConsole) openConsole(ctx context.Context, replay bool) (f *os.File, unkept, err error) {
+	if replay {
+		unkept = errNoReplay
+	}
 	c, err := client.Connect(ctx, b.t.bus)
 	if err != nil {
 		return nil, nil, remote(err)
 	}
 	defer c.Close()
 	f, err = c.OpenConsole(ctx, b.index)
-	return f, nil, remote(err)
+	return f, unkept, remote(err)
 }
+
+var errNoReplay = errors.New("over D-Bus the output of before cannot be had, the device file has it")

@@ -61,7 +61,7 @@ func (l *logTail) take(ctx context.Context, lines []client.LogLine) ([]client.Lo
 	return lines, nil
 }
 
-// logLine is a line as log -json has it.
+// logLineJSON is a line as log -json has it.
 func logLineJSON(device string, l client.LogLine) jsoner {
 	return fields(func(o *object) {
 		o.text("event", "log")

@@ -32,6 +32,7 @@ type busPush struct {
 	now  *client.Push // as last heard
 	// Own clock, as the BMC's may be set meanwhile.
 	streaming, booting time.Time
+	runsOn             bool // it was to be cancelled, and nobody knows whether it was
 }
 
 // viaBus has the daemon push, and follows that.
@@ -171,6 +172,8 @@ func (bp *busPush) follow(ctx context.Context, w *client.Watch) error {
 			if errors.Is(err, client.ErrLost) {
 				if w, err = bp.rejoin(ctx); err == nil {
 					heard = listen()
+				} else if ctx.Err() != nil {
+					continue
 				}
 			}
 			if err != nil {
@@ -242,7 +245,7 @@ func (bp *busPush) see(now *client.Push) {
 func (bp *busPush) rejoin(ctx context.Context) (*client.Watch, error) {
 	bp.p.out.note("the connection to the daemon is lost, looking for it")
 	lost := func(err error) error {
-		return fmt.Errorf("%w, and the push with it, unless it goes on unseen: %v", client.ErrLost, err)
+		return fmt.Errorf("%w, and the push with it, unless it goes on unseen: %v; bmc-rshim push -follow finds one that goes on, and bmc-rshim push starts anew", client.ErrLost, err)
 	}
 	c, err := rejoin(ctx, bp.t, rejoinPatience)
 	if err != nil {

@@ -27,15 +27,17 @@ const busPatience = 2 * time.Minute
 
 // busRig is a daemon with a simulated DPU on a bus of its own, in real time.
 type busRig struct {
-	t     *testing.T
-	bus   *bustest.Bus
-	cfg   bluefield.Config
-	fn    *usbdev.Function
-	conf  string // configuration file
-	host  *bluefield.HostOptions
-	stdin io.Reader
-	usr1  chan os.Signal
-	log   lockedBuffer // the daemon's
+	t   *testing.T
+	bus *bustest.Bus
+	cfg bluefield.Config
+	fn  *usbdev.Function
+	// second is another DPU on the bus; nil: there is none.
+	second *usbdev.Function
+	conf   string // configuration file
+	host   *bluefield.HostOptions
+	stdin  io.Reader
+	usr1   chan os.Signal
+	log    lockedBuffer // the daemon's
 
 	stdout, stderr lockedBuffer // of the last command
 }
@@ -88,7 +90,18 @@ func (r *busRig) daemon() (stop func()) {
 		go func() { defer close(done); _ = host.Run(hctx) }()
 		r.t.Cleanup(func() { end(); <-done })
 	}
-	bus := plug(r.fn)
+	bus, devices := plug(r.fn), 1
+	if r.second != nil {
+		run := bus.run
+		bus.host.(*usbdev.Bus).Plug("2-1.6", r.second)
+		bus.run = func(ctx context.Context) error {
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			wg.Go(func() { _ = r.second.Run(ctx) })
+			return run(ctx)
+		}
+		devices++
+	}
 	e := &env{
 		stdin: strings.NewReader(""), stdout: &r.log, stderr: &r.log, settle: time.Millisecond,
 		simulate: func(simFlags) (*usbBus, error) { return bus, nil },
@@ -126,14 +139,17 @@ func (r *busRig) daemon() (stop func()) {
 		}
 		defer c.Close()
 		ds, err := c.Devices(r.t.Context())
-		if err != nil || len(ds) != 1 {
+		if err != nil || len(ds) != devices {
 			return false
 		}
-		switch ds[0].State {
-		case "Attached", "Contended", "Dropped":
-			return true
+		for _, d := range ds {
+			switch d.State {
+			case "Attached", "Contended", "Dropped":
+			default:
+				return false
+			}
 		}
-		return false
+		return true
 	})
 	return stop
 }

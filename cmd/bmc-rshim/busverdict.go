@@ -19,7 +19,8 @@ func (bp *busPush) interrupted() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), cancelPatience)
 	defer cancel()
-	if bp.b.c.Cancel(ctx, bp.path) != nil {
+	if err := bp.b.c.Cancel(ctx, bp.path); err != nil {
+		bp.runsOn = !errors.Is(err, client.ErrNotFound)
 		return
 	}
 	for {
@@ -64,7 +65,11 @@ func (bp *busPush) verdict(ctx context.Context) error {
 		p.out.note(fmt.Sprintf("%s is ready, %.1f s after the start", r.Device, time.Since(p.began).Seconds()))
 		return nil
 	case client.Streamed:
-		return nil
+		// An end like that has no error if nobody wanted to wait any longer.
+		if n.Error == "" && (p.o.follow || p.o.wait == outcomeStreamed) {
+			return nil
+		}
+		return givenUp(n.Error)
 	case client.DPUError:
 		who := "the DPU reported an error"
 		if r.Ready {
@@ -107,6 +112,9 @@ func (bp *busPush) amount() string {
 func (bp *busPush) where() string {
 	if bp.p.o.follow {
 		return "; the push goes on"
+	}
+	if bp.runsOn {
+		return "; the push could not be cancelled, and may go on: see bmc-rshim push -follow, or bmc-rshim status"
 	}
 	phase := ""
 	if bp.now != nil {

@@ -57,10 +57,10 @@ _bmc_rshim() {
 	-log-level) words="error warn notice info debug" ;;
 	-simulate) words="bf2 bf3" ;;
 	-conf|-config|-rootfs|-log|-metrics-file|-pid-file)
-		COMPREPLY=($(compgen -f -- "$cur"))
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
 	-dev-root)
-		COMPREPLY=($(compgen -d -- "$cur"))
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return ;;
 	esac
 	if [ -z "$words" ]; then
@@ -69,7 +69,7 @@ _bmc_rshim() {
 		*)
 			case ${COMP_WORDS[1]} in
 			push|recover)
-				COMPREPLY=($(compgen -f -- "$cur"))
+				mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 				return ;;
 			console) words=$(_bmc_rshim_devices) ;;
 			boot-mode) words="rshim emmc emmc-boot-swap emmc-legacy" ;;

@@ -30,6 +30,9 @@ func TestCompletion(t *testing.T) {
 	if b, err := exec.Command(bash, "-n", name).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, b)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "a b.bfb"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// The program itself tells its flags.
 	prog := filepath.Join(dir, "bmc-rshim")
 	if err := os.WriteFile(prog, []byte("#!/bin/sh\n"+childEnv+"=main exec "+os.Args[0]+" \"$@\"\n"), 0o700); err != nil {
@@ -46,6 +49,7 @@ func TestCompletion(t *testing.T) {
 		"reg -siz":           "-size",
 		"daemon -metrics-fi": "-metrics-file",
 		"status -nonsense":   "",
+		"push " + dir + "/a": dir + "/a b.bfb",
 	} {
 		words := strings.Split("bmc-rshim "+typed, " ")
 		words[0] = prog
@@ -54,6 +58,11 @@ func TestCompletion(t *testing.T) {
 		if got := strings.TrimSpace(string(b)); err != nil || got != want {
 			t.Errorf("%q: %q, %v; want %q", typed, got, err, want)
 		}
+	}
+	text := `. "$1"; COMP_WORDS=(x push "$2"); COMP_CWORD=2; _bmc_rshim; echo "${#COMPREPLY[@]}"`
+	b, err := exec.Command(bash, "--norc", "-c", text, "bash", name, filepath.Join(dir, "a")).CombinedOutput()
+	if got := strings.TrimSpace(string(b)); err != nil || got != "1" {
+		t.Errorf("%q completions of one file with a space, %v", got, err)
 	}
 	if code := run(t.Context(), []string{"completion", "fish"}, nil, &out, &errs); code != exitUsage {
 		t.Errorf("fish: exit code %d", code)

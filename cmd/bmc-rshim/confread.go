@@ -87,6 +87,8 @@ func readConf(r io.Reader) (conf, []remark, error) {
 }
 
 // warn remarks that something is wrong, note that something is of no effect.
+//
+//go:noinline
 func (c *confReader) warn(format string, args ...any) { c.remark(1, format, args...) }
 func (c *confReader) note(format string, args ...any) { c.remark(0, format, args...) }
 

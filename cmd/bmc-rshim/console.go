@@ -50,7 +50,7 @@ func consoleCommand(ctx context.Context, e *env, args []string) error {
 	var o consoleOptions
 	fs := flags("console", " [rshimN]", consoleHelp+exitCodes)
 	o.target.registerNodes(fs)
-	fs.BoolVar(&o.replay, "replay", false, "begin with what the DPU has printed before, as far as the daemon has kept it")
+	fs.BoolVar(&o.replay, "replay", false, "begin with what the DPU has printed before, as far as the daemon has kept it\n(through its device file alone)")
 	fs.StringVar(&o.log, "log", "", "append all that the DPU prints to a `file`")
 	fs.StringVar(&o.escape, "escape", "~", "escape `character`, ^X for a control character, or none")
 	fs.BoolVar(&o.noInput, "n", false, "read no input: print until interrupted")
@@ -120,7 +120,7 @@ func (s *session) start(ctx context.Context) error {
 		return unavailable(err)
 	}
 	if unkept != nil {
-		s.say("%s has kept no output: %v", s.name, unkept)
+		s.say("%s has no output of before: %v", s.name, unkept)
 	}
 
 	// Whatever ends the process has to pass by the terminal's restoration, and

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bluefield-go/bmc-rshim/dbus/client"
 	corepush "github.com/bluefield-go/bmc-rshim/rshim/push"
 )
 
@@ -27,8 +28,9 @@ func (p *push) drive(ctx context.Context, s *corepush.Sender) error {
 	streamed := make(chan error, 1)
 	wg.Go(func() { streamed <- s.Send(inner, p.t.openBoot) })
 	type news struct {
-		lines []string
-		err   error
+		lines   []string
+		dropped bool
+		err     error
 	}
 	log := make(chan news)
 	wg.Go(func() {
@@ -39,9 +41,10 @@ func (p *push) drive(ctx context.Context, s *corepush.Sender) error {
 		case <-inner.Done():
 			return
 		}
-		follow(inner, p.t, func(lines []string, err error) {
+		r := &readLog{t: p.t}
+		follow(inner, r, func(lines []string, err error) {
 			select {
-			case log <- news{lines, err}:
+			case log <- news{lines, r.dropped, err}:
 			case <-inner.Done():
 			}
 		})
@@ -54,7 +57,7 @@ func (p *push) drive(ctx context.Context, s *corepush.Sender) error {
 		case err := <-streamed:
 			p.streamEnded(err)
 		case n := <-log:
-			p.deaf = n.err
+			p.deaf, p.dropped = n.err, n.dropped
 			for _, line := range n.lines {
 				p.out.line(line)
 				p.see(line)
@@ -160,6 +163,10 @@ func (p *push) verdict(now time.Time) (over bool, err error) {
 			p.out.note(fmt.Sprintf("%s is ready, %.1f s after the start", p.result.Device, now.Sub(p.began).Seconds()))
 		}
 		return true, nil
+	case p.dropped && line != "":
+		return true, p.dpuError("")
+	case p.dropped:
+		return true, givenUp("")
 	case late(p.deadline()):
 		more := doing(w)
 		if p.deaf != nil {
@@ -215,7 +222,7 @@ func (p *push) finish(err error) result {
 		r.Outcome, r.Error = cmp.Or(r.Outcome, outcomes[r.ExitCode]), err.Error()
 	case p.detached:
 		r.Outcome = outcomeStarted
-	case p.o.wait == outcomeStreamed:
+	case p.o.wait == outcomeStreamed, p.bus != nil && p.bus.now != nil && p.bus.now.Outcome == client.Streamed:
 		r.Outcome = outcomeStreamed
 	default:
 		r.Outcome = outcomeReady

@@ -67,35 +67,37 @@ func dumpState(set *rshim.Set) string {
 
 func dumpDevice(b *strings.Builder, d *rshim.Device) {
 	s, t := d.Status(), d.TMFIFO()
-	line := func(format string, args ...any) {
-		b.WriteString(printable(fmt.Sprintf(format, args...)))
-		b.WriteByte('\n')
-	}
 	chip := "no chip attached"
 	if s.Generation != 0 {
 		chip = fmt.Sprintf("%v, revision %d, part number %q", s.Generation, s.Revision, s.OPN)
 	}
-	line("rshim%d: %s, %s", s.Index, s.Name, chip)
-	line("  state: %v since %s, owner %v, drop %v: %s", s.State, ago(s.Attached), s.Owner, s.Drop, s.Reason)
-	line("  boot: %v, last reset seen %s", s.Stage, ago(s.Reset))
+	dumpLine(b, "rshim%d: %s, %s", s.Index, s.Name, chip)
+	dumpLine(b, "  state: %v since %s, owner %v, drop %v: %s", s.State, ago(s.Attached), s.Owner, s.Drop, s.Reason)
+	dumpLine(b, "  boot: %v, last reset seen %s", s.Stage, ago(s.Reset))
 	c := s.Counters
-	line("  counters: attached %d, pushes %d (%d bytes), resets %d, forced %d, granted %d, log lines %d",
+	dumpLine(b, "  counters: attached %d, pushes %d (%d bytes), resets %d, forced %d, granted %d, log lines %d",
 		c.Attaches, c.Pushes, c.PushBytes, c.Resets, c.Forced, c.Granted, c.LogLines)
 	if p := s.Push; p.Phase != rshim.PushNone {
-		line("  push %d: %s, %v, %d of %d bytes in %v, %v", p.ID, p.Phase, p.Outcome, p.Bytes, p.Total, p.Elapsed.Round(time.Millisecond), p.Stage)
+		dumpLine(b, "  push %d: %s, %v, %d of %d bytes in %v, %v", p.ID, p.Phase, p.Outcome, p.Bytes, p.Total, p.Elapsed.Round(time.Millisecond), p.Stage)
 		if p.Line != "" {
-			line("    line: %s", p.Line)
+			dumpLine(b, "    line: %s", p.Line)
 		}
 		if p.Err != nil {
-			line("    error: %v", p.Err)
+			dumpLine(b, "    error: %v", p.Err)
 		}
 	}
-	line("  TMFIFO: running %v, starts %d, resyncs %d, errors %d", t.Running, t.Starts, t.Resyncs, t.Errors)
+	dumpLine(b, "  TMFIFO: running %v, starts %d, resyncs %d, errors %d", t.Running, t.Starts, t.Resyncs, t.Errors)
 	for _, k := range trafficKinds {
 		to, from := k.of(t)
-		line("    %-8s to the DPU %d (%d bytes, %d dropped), from it %d (%d bytes, %d dropped)", k.name,
+		dumpLine(b, "    %-8s to the DPU %d (%d bytes, %d dropped), from it %d (%d bytes, %d dropped)", k.name,
 			to.Messages, to.Bytes, to.DroppedMessages, from.Messages, from.Bytes, from.DroppedMessages)
 	}
+}
+
+//go:noinline
+func dumpLine(b *strings.Builder, format string, args ...any) {
+	b.WriteString(printable(fmt.Sprintf(format, args...)))
+	b.WriteByte('\n')
 }
 
 // ago is how long something is past.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,11 +18,12 @@ const (
 	exitOK          = 0
 	exitFailed      = 1   // anything that has no code of its own
 	exitUsage       = 2   // wrong command line
-	exitRefused     = 3   // push: the image is bad or for another chip; nothing was touched
-	exitDPU         = 4   // push: the DPU reported an error during its boot
+	exitRefused     = 3   // push, recover: the image is bad or for another chip; nothing was touched
+	exitDPU         = 4   // push, recover: the DPU reported an error during its boot
 	exitTimeout     = 5   // the DPU, the input or (force) the owner took too long
 	exitDevice      = 6   // no such device, or it cannot be used now; nothing was touched (console: or it went away)
 	exitHost        = 7   // recover: the DPU is up, but the host's access is not what it was
+	exitGivenUp     = 8   // push, recover: the DPU has the image, but the RShim was given up before it was ready
 	exitInterrupted = 130 // by a signal
 )
 
@@ -29,13 +31,15 @@ const exitCodes = `exit codes:
   0    done
   1    failed
   2    wrong command line
-  3    push: the image is bad or for another chip; nothing was touched
-  4    push: the DPU reported an error during its boot
+  3    push, recover: the image is bad or for another chip; nothing was touched
+  4    push, recover: the DPU reported an error during its boot
   5    the DPU, the input or (force) the owner took too long
   6    no such device, or it cannot be used now; nothing was touched
        (console: or it went away)
   7    recover: the DPU is up, but the host's access to the RShim is not what it
        was before
+  8    push, recover: the DPU has the image, but the RShim was given up before it
+       was ready: nobody knows how its boot ended
   130  interrupted
 `
 
@@ -48,10 +52,20 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
+// exitWith makes one. As it is everywhere, it is not inlined.
+//
+//go:noinline
 func exitWith(code int, format string, args ...any) error {
 	return &exitError{code, fmt.Errorf(format, args...)}
 }
 
+// givenUp is the error of a push whose boot cannot be followed any more.
+func givenUp(why string) error {
+	return exitWith(exitGivenUp, "the DPU has the image, but %s; bmc-rshim force takes the RShim back, and bmc-rshim log shows how far the DPU is",
+		cmp.Or(why, "the RShim was given up before the DPU was ready"))
+}
+
+//go:noinline
 func usageError(format string, args ...any) error { return exitWith(exitUsage, format, args...) }
 
 // exitCode is the exit code that tells of err.
@@ -64,7 +78,7 @@ func exitCode(err error) int {
 		return e.code
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, rshim.ErrNoAnswer), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, rshim.ErrNoAnswer), errors.Is(err, rshim.ErrNoReset), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
 	}
 	return exitFailed

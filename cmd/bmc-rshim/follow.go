@@ -25,6 +25,8 @@ type readLog struct {
 	t     target
 	level int // that was found, if changed
 	set   bool
+
+	dropped bool // as read last: the RShim is not the daemon's
 }
 
 // lines returns the lines of the current boot.
@@ -34,6 +36,7 @@ func (r *readLog) lines(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	m := parseMisc(text)
+	r.dropped = m.number("DROP_MODE") != 0
 	level := m.number("DISPLAY_LEVEL")
 	if level == displayLog {
 		return m.log, nil
@@ -64,8 +67,7 @@ func (r *readLog) restore(ctx context.Context) {
 // follow gives the boot log's lines to emit as they come, until ctx ends. A log
 // that cannot be read is tried again, as the DPU may be rebooting, and emit is
 // told why.
-func follow(ctx context.Context, t target, emit func(lines []string, err error)) {
-	r := readLog{t: t}
+func follow(ctx context.Context, r *readLog, emit func(lines []string, err error)) {
 	defer r.restore(ctx)
 	var seen []string
 	for {
@@ -133,7 +135,7 @@ func logCommand(ctx context.Context, e *env, args []string) error {
 	}
 	if *forever {
 		told := ""
-		follow(ctx, t, func(lines []string, err error) {
+		follow(ctx, &readLog{t: t}, func(lines []string, err error) {
 			print(lines)
 			if err == nil {
 				told = ""

@@ -52,7 +52,7 @@ func forced(name string, r rshim.ForceResult) string {
 
 func releaseCommand(ctx context.Context, e *env, args []string) error {
 	return ownership(ctx, e, "release", releaseHelp, args, func(t target, name string) (r takeover, text string, err error) {
-		err = unavailable(t.setMisc(ctx, "DROP_MODE 1\n"))
+		err = t.release(ctx)
 		return takeover{name, "released"}, name + " is released; bmc-rshim force takes it back", err
 	})
 }

@@ -31,11 +31,12 @@ type hostControl interface {
 	SetRuntime(ctx context.Context, mode string) error
 }
 
-// busHost asks the NIC through the daemon.
-type busHost struct{ c *client.Client }
+// busHost asks the NIC through the daemon, by the connection that the device has
+// at the time: it may be lost and found again.
+type busHost struct{ b *busDevice }
 
 func (h busHost) Get(ctx context.Context) (persistent, runtime string, err error) {
-	a, err := h.c.HostAccess(ctx, true)
+	a, err := h.b.c.HostAccess(ctx, true)
 	if err != nil {
 		return hostaccess.Unknown, hostaccess.Unknown, err
 	}
@@ -43,14 +44,14 @@ func (h busHost) Get(ctx context.Context) (persistent, runtime string, err error
 }
 
 func (h busHost) SetPersistent(ctx context.Context, mode string) error {
-	return h.c.SetHostAccess(ctx, upper(mode))
+	return h.b.c.SetHostAccess(ctx, upper(mode))
 }
 
 func (h busHost) SetRuntime(ctx context.Context, mode string) error {
 	if mode == hostaccess.Locked {
 		mode = hostaccess.Disabled // its name on D-Bus
 	}
-	return h.c.SetRuntimeHostAccess(ctx, upper(mode))
+	return h.b.c.SetRuntimeHostAccess(ctx, upper(mode))
 }
 
 // upper is Locked for locked.
@@ -82,13 +83,14 @@ func hostJSON(a *client.HostAccess) fields {
 
 var errNoNCSI = errors.New("there is no way to the NIC: NCSI is not set in " + defaultConf)
 
-// hostControl returns who can ask the NIC; errNoNCSI if nobody can.
-func findHost(ctx context.Context, c *client.Client, conf string) (hostControl, error) {
-	if c != nil {
-		_, err := c.HostAccess(ctx, false)
+// findHost returns who can ask the NIC: the daemon, if b is not nil, and otherwise
+// this process by what the file conf says. The error is errNoNCSI if nobody can.
+func findHost(ctx context.Context, b *busDevice, conf string) (hostControl, error) {
+	if b != nil {
+		_, err := b.c.HostAccess(ctx, false)
 		switch {
 		case err == nil:
-			return busHost{c}, nil
+			return busHost{b}, nil
 		case !errors.Is(err, client.ErrUnsupported) && !errors.Is(err, client.ErrNotFound):
 			return nil, remote(err)
 		}
@@ -119,7 +121,7 @@ func hostAccessCommand(ctx context.Context, e *env, args []string) error {
 	var t targetFlags
 	fs := flags("host-access", " get|set MODE", hostAccessHelp+exitCodes)
 	t.registerNodes(fs)
-	conf := fs.String("conf", "", "configuration `file` (default "+defaultConf+")")
+	conf := fs.String("conf", "", "configuration `file` (default "+defaultConf+"), if there is no daemon on D-Bus")
 	persistent := fs.Bool("persistent", false, "set what counts from the DPU's next reset on")
 	yes := fs.Bool("yes", false, "set even \"disabled\", which only a power cycle of the host undoes, without a question")
 	asJSON := fs.Bool("json", false, "report in JSON")
@@ -155,10 +157,12 @@ func hostAccessCommand(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
+	var b *busDevice
 	if c != nil {
 		defer c.Close()
+		b = &busDevice{c: c}
 	}
-	h, err := findHost(ctx, c, *conf)
+	h, err := findHost(ctx, b, *conf)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ type object struct{ b []byte }
 // jsoner has something to say in JSON.
 type jsoner interface{ json(o *object) }
 
-// object begins the object of x within another.
+// open and end begin and end an object.
 func (o *object) open() { o.b = append(o.b, '{') }
 func (o *object) end()  { o.b = append(o.b, '}') }
 
@@ -27,12 +27,15 @@ func (o *object) name(name string) {
 	o.b = append(appendJSON(o.b, name), ':')
 }
 
+//go:noinline
 func (o *object) text(name, v string) {
 	o.name(name)
 	o.b = appendJSON(o.b, v)
 }
 
 // some is text, unless it is empty.
+//
+//go:noinline
 func (o *object) some(name, v string) {
 	if v != "" {
 		o.text(name, v)

@@ -96,6 +96,12 @@ func (l *local) force(ctx context.Context) (rshim.ForceResult, error) {
 	return r, unavailable(err)
 }
 
+func (l *local) release(ctx context.Context) error {
+	return unavailable(l.setMisc(ctx, "DROP_MODE 1\n"))
+}
+
+func (l *local) reset(ctx context.Context) (bool, error) { return true, l.d.ResetWait(ctx) }
+
 func (l *local) openBoot(ctx context.Context) (corepush.Stream, error) {
 	b, err := l.d.OpenBoot(ctx)
 	if err != nil {

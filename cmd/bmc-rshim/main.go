@@ -92,7 +92,7 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer) *env {
 
 // runIn runs the command that args begin with and returns the exit code.
 func runIn(ctx context.Context, e *env, args []string) int {
-	err := dispatch(ctx, e, args)
+	err := runOn(ctx, e, args)
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	}
@@ -126,53 +126,4 @@ func usage(w io.Writer) {
 		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, "\nbmc-rshim COMMAND -h shows the flags of a command.\n\n"+exitCodes)
-}
-
-// flags returns a flag set of a command whose -h prints usage, the flags, and
-// what else is to know.
-func flags(name, args, more string) *flag.FlagSet {
-	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "usage: bmc-rshim %s [flags]%s\n\n", name, args)
-		fs.PrintDefaults()
-		if more != "" {
-			fmt.Fprint(fs.Output(), "\n"+more)
-		}
-	}
-	return fs
-}
-
-// parse parses a command's arguments, of which there are want beside the flags.
-func parse(e *env, fs *flag.FlagSet, args []string, want int) error {
-	return parseBetween(e, fs, args, want, want)
-}
-
-func parseBetween(e *env, fs *flag.FlagSet, args []string, least, most int) error {
-	err := fs.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fs.SetOutput(e.stdout)
-		fs.Usage()
-		return err
-	case err == nil && fs.NArg() < least:
-		err = fmt.Errorf("%s is missing", missing(fs.Name()))
-	case err == nil && fs.NArg() > most:
-		err = fmt.Errorf("too many arguments: %q", fs.Args()[most:])
-	}
-	if err != nil {
-		return usageError("%s: %v; bmc-rshim %s -h shows the flags", fs.Name(), err, fs.Name())
-	}
-	return nil
-}
-
-// missing is what a command needs beside its flags.
-func missing(command string) string {
-	switch command {
-	case "reg":
-		return "ADDRESS"
-	case "completion":
-		return "the shell"
-	}
-	return "FILE"
 }

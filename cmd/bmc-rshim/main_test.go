@@ -24,7 +24,7 @@ func TestCommandLine(t *testing.T) {
 		stderr string
 	}{
 		{"", exitUsage, "", "usage: bmc-rshim COMMAND"},
-		{"-h", exitOK, "3    push: the image is bad", ""},
+		{"-h", exitOK, "3    push, recover: the image is bad", ""},
 		{"help", exitOK, "daemon      serve the DPUs", ""},
 		{"-version", exitOK, "bmc-rshim ", ""},
 		{"version", exitOK, "bmc-rshim ", ""},
@@ -53,6 +53,18 @@ func TestCommandLine(t *testing.T) {
 		{"console -h", exitOK, "usage: bmc-rshim console [flags] [rshimN]", ""},
 		{"console -dev-root " + none, exitDevice, "", "no rshim device in"},
 		{"status -simulate bf9", exitUsage, "", "-simulate"},
+		{"push main.go -wait forever", exitUsage, "", "-wait is ready or streamed"},
+		{"push main.go -x", exitUsage, "", "-x; bmc-rshim push -h shows the flags"},
+		{"push -dev-root " + none + " -- -x", exitFailed, "", "open -x: no such file"},
+		{"push -follow -wait streamed", exitUsage, "", "-wait is for a push that begins"},
+		{"reg 0x8 -size 3", exitUsage, "", "-size is 4 or 8"},
+		{"misc KEY -dev-root " + none, exitUsage, "", "KEY needs a value"},
+		{"misc -dev-root " + none + " KEY -- -1", exitDevice, "", "no rshim device in"},
+		{"status rshim3", exitUsage, "", "-device rshim3 chooses"},
+		{"completion bash rshim3", exitUsage, "", `too many arguments: ["rshim3"];`},
+		{"watch -dev-root " + none, exitUsage, "", "uses no device files"},
+		{"dump -dev-root " + none, exitUsage, "", "uses no device files"},
+		{"version -json", exitOK, `{"version":"`, ""},
 		{"launch", exitUsage, "", `no such command: "launch"`},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -93,7 +105,7 @@ func TestExitCode(t *testing.T) {
 		}
 	}
 	// What -h prints is the table of constants, and every failure has a name.
-	for _, code := range []int{exitOK, exitFailed, exitUsage, exitRefused, exitDPU, exitTimeout, exitDevice, exitInterrupted} {
+	for _, code := range []int{exitOK, exitFailed, exitUsage, exitRefused, exitDPU, exitTimeout, exitDevice, exitHost, exitGivenUp, exitInterrupted} {
 		if !strings.Contains(exitCodes, fmt.Sprintf("\n  %d ", code)) {
 			t.Errorf("exit code %d is not in the help", code)
 		}

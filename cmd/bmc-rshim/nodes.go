@@ -132,6 +132,9 @@ func (n nodes) force(ctx context.Context) (rshim.ForceResult, error) {
 }
 
 func (n nodes) misc(ctx context.Context) (string, error) {
+	if ctx.Err() != nil { // or the text could still come first
+		return "", ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(ctx, nodePatience)
 	defer cancel()
 	return blocking(ctx, func() (string, error) {
@@ -173,6 +176,12 @@ func (n nodes) setMisc(ctx context.Context, commands string) error {
 	}
 	return explain(err)
 }
+
+func (n nodes) release(ctx context.Context) error {
+	return unavailable(n.setMisc(ctx, "DROP_MODE 1\n"))
+}
+
+func (n nodes) reset(ctx context.Context) (bool, error) { return false, n.setMisc(ctx, "SW_RESET 1\n") }
 
 func (n nodes) openBoot(ctx context.Context) (corepush.Stream, error) {
 	f, err := blocking(ctx, func() (*os.File, error) { return n.open("boot", syscall.O_WRONLY) })

@@ -199,7 +199,7 @@ func TestFollowTrouble(t *testing.T) {
 		var got []string
 		failed := 0
 		calls := 0
-		follow(ctx, f, func(lines []string, err error) {
+		follow(ctx, &readLog{t: f}, func(lines []string, err error) {
 			calls++
 			switch calls {
 			case 4:

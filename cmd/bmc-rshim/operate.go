@@ -81,16 +81,22 @@ func nameOf(t target) string {
 	return ""
 }
 
+const resetHelp = `Resets the DPU, as "SW_RESET 1" in misc does. With the daemon on D-Bus it ends when
+the chip has been reset and is attached again, or with an error when that does
+not happen: 5 if the chip stays as it was, or is not back in time, 6 if another
+has its RShim. Through the device files it ends when the reset has been asked
+for, and nobody knows what comes of it; see "bmc-rshim status".
+
+`
+
 func resetCommand(ctx context.Context, e *env, args []string) error {
 	op := operation{
 		name: "reset",
-		help: "Resets the DPU, as \"SW_RESET 1\" in misc does. With the daemon on D-Bus it returns when\nthe chip is back, and otherwise at once.\n\n",
+		help: resetHelp,
 		do: func(ctx context.Context, t target, _ []string) (answer, error) {
-			var err error
-			if b, ok := t.(*busDevice); ok {
-				err = remote(b.c.SoftReset(ctx, b.index))
-			} else {
-				err = t.setMisc(ctx, "SW_RESET 1\n")
+			back, err := t.reset(ctx)
+			if !back {
+				return answer{nameOf(t) + " is being reset", func(o *object) { o.text("result", "requested") }}, err
 			}
 			return answer{nameOf(t) + " is reset", func(o *object) { o.text("result", "reset") }}, err
 		},

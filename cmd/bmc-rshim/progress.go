@@ -61,14 +61,15 @@ func (r result) json(o *object) {
 // Outcomes of a push that went well.
 const (
 	outcomeReady    = "ready"
-	outcomeStreamed = "streamed"
-	outcomeStarted  = "started" // -detach: the daemon pushes
+	outcomeStreamed = "streamed" // but with exitGivenUp it has not
+	outcomeStarted  = "started"  // -detach: the daemon pushes
 )
 
 // outcomes are the exit codes of the others in words.
 var outcomes = map[int]string{
 	exitFailed: "failed", exitRefused: "refused", exitDPU: "dpu_error",
-	exitTimeout: "timed_out", exitDevice: "unavailable", exitInterrupted: "interrupted",
+	exitTimeout: "timed_out", exitDevice: "unavailable", exitHost: "not_restored",
+	exitGivenUp: outcomeStreamed, exitInterrupted: "interrupted",
 }
 
 // reporter tells how a push goes. It is used by one goroutine.
@@ -91,6 +92,9 @@ type people struct {
 // newPeople draws a bar if w is a terminal that can.
 func newPeople(w io.Writer) people {
 	p := people{w: w}
+	if o, ok := w.(*output); ok {
+		w = o.w
+	}
 	if f, ok := w.(*os.File); ok {
 		st, err := f.Stat()
 		term := os.Getenv("TERM")

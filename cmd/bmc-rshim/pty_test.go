@@ -17,7 +17,7 @@ import (
 )
 
 // patience is with things that take no time.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // pty is a pseudo-terminal. What comes out of its master side is collected.
 type pty struct {

@@ -4,9 +4,12 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/bluefield-go/bmc-rshim/rshim/bootlog"
@@ -55,6 +58,7 @@ func pushCommand(ctx context.Context, e *env, args []string) error {
 	if err := parseBetween(e, fs, args, 0, 1); err != nil {
 		return err
 	}
+	vain := withoutEffect(fs)
 	switch {
 	case fs.NArg() == 0 && !o.follow:
 		return usageError("push: FILE is missing; bmc-rshim push -h shows the flags")
@@ -64,6 +68,8 @@ func pushCommand(ctx context.Context, e *env, args []string) error {
 		return usageError("push: -follow and -detach exclude each other")
 	case (o.follow || o.detach) && !o.target.onBus():
 		return usageError("push: -follow and -detach need the daemon on D-Bus")
+	case o.follow && vain != "":
+		return usageError("push: -%s is for a push that begins, and -follow joins one", vain)
 	case o.sha256 != "" && !isSHA256(o.sha256):
 		return usageError("push: -sha256 is 64 hexadecimal digits, not %q", o.sha256)
 	case o.wait != "ready" && o.wait != "streamed":
@@ -73,10 +79,23 @@ func pushCommand(ctx context.Context, e *env, args []string) error {
 	case o.timeout <= 0:
 		return usageError("push: -timeout has to be positive")
 	}
+	signal.Ignore(syscall.SIGPIPE) // the verdict outlives who reads the progress
 	p := &push{o: o, out: newReporter(e, o), began: time.Now()}
 	err := p.run(ctx, e, fs.Arg(0))
 	p.out.result(p.finish(err))
 	return err
+}
+
+// withoutEffect is a flag that was given, and has none with -follow; "": there
+// is no such.
+func withoutEffect(fs *flag.FlagSet) (name string) {
+	fs.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "config", "rootfs", "no-check", "force", "wait", "timeout", "sha256":
+			name = f.Name
+		}
+	})
+	return name
 }
 
 // push is one push.
@@ -97,12 +116,14 @@ type push struct {
 	detached               bool
 	shared                 target // the target, which is not to be closed; nil: the flags select it
 
-	watch  bootlog.Watch
-	deaf   error // why the boot log cannot be read now
-	meter  meter
-	opened time.Time // when the boot stream was; zero: nothing was touched
-	ended  time.Time // when it was over
-	failed error     // how, if not well
+	watch bootlog.Watch
+	deaf  error // why the boot log cannot be read now
+	// dropped says that the RShim is ours no longer: nothing will be known.
+	dropped bool
+	meter   meter
+	opened  time.Time // when the boot stream was; zero: nothing was touched
+	ended   time.Time // when it was over
+	failed  error     // how, if not well
 }
 
 func (p *push) run(ctx context.Context, e *env, name string) (err error) {
@@ -195,7 +216,11 @@ func (p *push) attached(ctx context.Context) (status, error) {
 			continue
 		}
 		if taken && !p.o.force || st.State == "locked" || time.Now().After(end) {
-			return st, exitWith(exitDevice, "%s, nothing was touched", st.summary())
+			more := ""
+			if taken {
+				more = "; -force takes it over first"
+			}
+			return st, exitWith(exitDevice, "%s, nothing was touched%s", st.summary(), more)
 		}
 		select {
 		case <-time.After(followPoll):

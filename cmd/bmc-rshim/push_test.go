@@ -299,7 +299,7 @@ func TestPushContended(t *testing.T) {
 		img := testBFB(r.t, g, 1<<20)
 		r.host(bluefield.HostOptions{})
 		code := r.run(r.t.Context(), "push", file(r.t, img))
-		r.want(code, exitDevice, "rshim0 is contended", "nothing was touched")
+		r.want(code, exitDevice, "rshim0 is contended", "nothing was touched; -force takes")
 		code = r.run(r.t.Context(), "push", "-force", file(r.t, img))
 		r.want(code, exitOK, "rshim0 is contended", "its owner has handed it over", "DPU is ready")
 		r.arrived(img)

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"os/signal"
+	"syscall"
 	"time"
 
-	"github.com/bluefield-go/bmc-rshim/dbus/client"
 	"github.com/bluefield-go/bmc-rshim/internal/hostaccess"
 )
 
@@ -22,13 +22,17 @@ const recoverHelp = `Rescues a DPU whose host is dead, hung or hostile, in one g
   push     check the image, push it, and follow the DPU until it is ready
   restore  give the host the access back that it had
 
-Each step is reported. What is done is kept in a file (BMC_RSHIM_STATE, a
-directory, or /run/bmc-rshim), so that the same command goes on where one was
-interrupted: a push that the daemon does goes on meanwhile and is joined. After
-a failure the host stays locked out until the command has succeeded, or until
-bmc-rshim recover -restore, which does nothing but the last step.
+What can be found wrong with FILE, and with what is sent after it, is found
+before the first step. Each step is reported. What is done is kept in files
+(BMC_RSHIM_STATE, a directory, or /run/bmc-rshim), so that the same command goes
+on where one was interrupted: a push of a FILE that the daemon does goes on
+meanwhile and is joined. After a failure the host stays locked out until the
+command has succeeded, or until bmc-rshim recover -restore, which does nothing
+but the last step, and needs neither the DPU nor, where -conf has NCSI, the
+daemon.
 
-A host that cannot be locked out is no reason to give up, and told of.
+A host that cannot be locked out is no reason to give up, and told of. One that
+was locked out already stays so. One recovery runs at a time.
 
 `
 
@@ -62,17 +66,13 @@ func recoverCommand(ctx context.Context, e *env, args []string) error {
 	fs.StringVar(&o.conf, "conf", "", "configuration `file` with NCSI, if there is no daemon on D-Bus")
 	fs.BoolVar(&o.dryRun, "dry-run", false, "tell what would be done, and touch nothing")
 	fs.BoolVar(&o.restore, "restore", false, "just give the host back the access that an interrupted recovery took")
-	least := 1
-	for _, a := range args {
-		if a == "-restore" || a == "--restore" {
-			least = 0
-		}
-	}
-	if err := parseBetween(e, fs, args, least, 1); err != nil {
+	if err := parseBetween(e, fs, args, 0, 1); err != nil {
 		return err
 	}
 	o.push.wait = outcomeReady
 	switch {
+	case fs.NArg() == 0 && !o.restore:
+		return usageError("recover: FILE is missing; bmc-rshim recover -h shows the flags")
 	case o.push.json && o.push.quiet:
 		return usageError("recover: -json and -q exclude each other")
 	case o.push.timeout <= 0:
@@ -82,9 +82,12 @@ func recoverCommand(ctx context.Context, e *env, args []string) error {
 	case o.restore && fs.NArg() > 0:
 		return usageError("recover: -restore takes no FILE")
 	}
+	// A reader of the output that is gone must not leave the host locked out.
+	signal.Ignore(syscall.SIGPIPE)
 	r := &recovery{o: o, image: fs.Arg(0)}
+	r.id = imageID(r.image, o.push.config, o.push.rootfs)
 	r.p = &push{o: o.push, out: newReporter(e, o.push), began: time.Now(), begun: r.begun}
-	err := r.run(ctx, e)
+	err := r.told(ctx, r.run(ctx, e))
 	res := r.p.finish(err)
 	if err == nil {
 		res.Outcome = "recovered"
@@ -113,22 +116,25 @@ func newReporter(e *env, o pushOptions) reporter {
 type recovery struct {
 	o     recoverOptions
 	image string
+	id    string // of it, and of what is sent after it
 	p     *push
-	t     target
-	host  hostControl // nil: there is no way to the NIC
-	file  string
-	state recoverState
+	t     target      // nil: there is none yet
+	host  hostControl // nil: there is no way to the NIC, for
+	away  error       // this reason
+	alone error       // why other recoveries cannot be kept out
+
+	file   string // of the state; "": none is kept
+	state  recoverState
+	was    string // what the host had before a recovery locked it out; "": none has
+	mine   bool   // it was this run
+	unsure bool   // and the NIC has not said what has come of it
+	pushed bool   // the daemon has begun the push of this run
 }
 
 func (r *recovery) run(ctx context.Context, e *env) (err error) {
-	defer func() {
-		if err != nil && ctx.Err() != nil && exitCode(err) != exitInterrupted {
-			err = exitWith(exitInterrupted, "interrupted: %v", err)
-		}
-		if err != nil && r.state.Host == hostaccess.Enabled && !r.o.dryRun && exitCode(err) != exitHost {
-			r.p.out.note("the host stays locked out: the same command goes on, and bmc-rshim recover -restore gives up")
-		}
-	}()
+	if r.o.restore {
+		return r.giveUp(ctx)
+	}
 	if r.t, err = r.o.push.target.one(ctx, e); err != nil {
 		return err
 	}
@@ -138,56 +144,133 @@ func (r *recovery) run(ctx context.Context, e *env) (err error) {
 	if err := r.find(ctx); err != nil {
 		return err
 	}
-	r.file = statePath(name)
-	if r.state, err = loadState(r.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the state of an interrupted recovery cannot be read: %w", err)
+	done, err := r.turn()
+	if err != nil {
+		return err
 	}
-	switch resumed := err == nil; {
-	case r.o.restore && !resumed:
-		return exitWith(exitDevice, "%s: no recovery was interrupted, there is nothing to restore", name)
-	case resumed:
-		r.p.out.note(fmt.Sprintf("%s: an interrupted recovery goes on", name))
+	defer done()
+	if err := r.load(name); err != nil {
+		return err
 	}
 	if r.o.dryRun {
-		return r.plan(ctx)
+		return r.plan(ctx, e)
 	}
-	if !r.o.restore {
-		for _, s := range []struct {
-			step string
-			do   func(ctx context.Context, e *env) error
-		}{{stepLock, r.lock}, {stepForce, r.force}, {stepPush, r.push}} {
-			if err := s.do(ctx, e); err != nil {
-				r.step(s.step, "failed", err.Error())
-				return err
-			}
+	how, _, err := r.before(ctx)
+	if err != nil {
+		return err
+	}
+	if how == pushNone {
+		if err := r.check(ctx, e); err != nil {
+			return err
 		}
 	}
-	if err := r.restore(ctx); err != nil {
-		r.step(stepRestore, "failed", err.Error())
-		return exitWith(exitHost, "the host's access to the RShim was not restored: %w", err)
+	if how == pushDone {
+		r.step(stepPush, "skipped", name+" was ready with this image before")
+	} else if err := r.rescue(ctx, e); err != nil {
+		return err
 	}
-	return removeState(r.file)
+	if err := r.restore(ctx); err != nil {
+		return r.notRestored(err)
+	}
+	r.forget(r.file)
+	return nil
+}
+
+// rescue does all but the last step.
+func (r *recovery) rescue(ctx context.Context, e *env) error {
+	for _, s := range []struct {
+		step string
+		do   func(ctx context.Context, e *env) error
+	}{{stepLock, r.lock}, {stepForce, r.force}, {stepPush, r.push}} {
+		err := s.do(ctx, e)
+		if err == nil {
+			continue
+		}
+		r.step(s.step, "failed", err.Error())
+		if s.step == stepPush && r.mine && ctx.Err() == nil && r.refused(err) {
+			// Nothing has come of it: the host has what it had.
+			if rerr := r.restore(ctx); rerr != nil {
+				r.step(stepRestore, "failed", rerr.Error())
+			} else {
+				r.forget(r.file)
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+// turn keeps other recoveries out. Where there is no NIC, they have nothing in
+// common but the daemon, which keeps pushes apart.
+func (r *recovery) turn() (done func(), err error) {
+	if r.o.dryRun || r.host == nil && !r.o.restore {
+		return func() {}, nil
+	}
+	if done, err = takeTurn(); err == nil || errors.Is(err, errOtherRuns) {
+		return done, err
+	}
+	// To lock the host out now would be wrong; to do the rest is not.
+	r.alone = err
+	return func() {}, nil
+}
+
+// load reads what a recovery that was interrupted has left.
+func (r *recovery) load(name string) (err error) {
+	_, simulated := r.t.(*local) // which ends with this process
+	if !simulated || r.host != nil {
+		if r.was, err = loadHost(); err != nil {
+			return err
+		}
+	}
+	if simulated {
+		return nil
+	}
+	r.file = statePath(name)
+	var resumed bool
+	if r.state, resumed, err = loadState(r.file); err != nil {
+		return err
+	}
+	if resumed {
+		r.p.out.note(name + ": an interrupted recovery goes on")
+	}
+	return nil
 }
 
 // find finds the way to the NIC.
 func (r *recovery) find(ctx context.Context) error {
-	var c *client.Client
-	switch t := r.t.(type) {
-	case *busDevice:
-		c = t.c
-	case *local:
-		if r.o.conf == "" {
-			return nil // a simulated DPU's NIC is not the machine's
-		}
+	b, _ := r.t.(*busDevice)
+	if b == nil && r.o.push.target.sim.on() && r.o.conf == "" {
+		r.away = errNoNCSI // a simulated DPU's NIC is not the machine's
+		return nil
 	}
-	h, err := findHost(ctx, c, r.o.conf)
-	if err != nil && !errors.Is(err, errNoNCSI) {
-		return err
+	h, err := findHost(ctx, b, r.o.conf)
+	if errors.Is(err, errNoNCSI) {
+		r.away = err
+		return nil
 	}
 	if err == nil {
 		r.host = h
 	}
-	return nil
+	return err
+}
+
+// told gives an error its exit code, and says what it means for the host.
+func (r *recovery) told(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *exitError
+	if ctx.Err() != nil && (!errors.As(err, &known) || known.code != exitInterrupted) {
+		err = exitWith(exitInterrupted, "interrupted: %w", err)
+	}
+	if r.was == hostaccess.Enabled && !r.o.dryRun && !errors.Is(err, errNotRestored) {
+		stays := "stays"
+		if r.unsure {
+			stays = "may stay"
+		}
+		err = fmt.Errorf("%w; the host %s locked out: the same command goes on, and bmc-rshim recover -restore gives it its access back", err, stays)
+	}
+	return err
 }
 
 // step reports a step: "done", "skipped", "failed", or what "would" be done.

@@ -5,9 +5,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,8 +76,10 @@ func recoverRig(t *testing.T) *busRig {
 
 func noState(t *testing.T) {
 	t.Helper()
-	if _, err := os.Stat(statePath("rshim0")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the state is left behind: %v", err)
+	for _, name := range []string{statePath("rshim0"), hostPath()} {
+		if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left behind: %v", name, err)
+		}
 	}
 }
 
@@ -129,26 +133,34 @@ func TestRecover(t *testing.T) {
 		t.Errorf("the last event is %v", last)
 	}
 	r.want(r.run(t.Context(), "recover", "-restore"), exitDevice, "nothing to restore")
+	r.want(r.run(t.Context(), "recover", "-restore=true"), exitDevice, "nothing to restore")
 	r.want(r.run(t.Context(), "recover"), exitUsage, "FILE is missing")
+	r.want(r.run(t.Context(), "recover", "-restore=false"), exitUsage, "FILE is missing")
+	r.want(r.run(t.Context(), "recover", "-dry-run", "-config", "/nonexistent", img), exitFailed, "/nonexistent: no such file")
 	r.want(r.run(t.Context(), "host-access", "get"), exitOK, "Run time     enabled")
 	r.want(r.run(t.Context(), "host-access", "-json", "set", "locked"), exitOK, `{"runtime":"locked","persistent":"enabled"}`)
 }
 
+// atEnd calls itself where what is read ends.
+type atEnd func()
+
+func (f atEnd) Read([]byte) (int, error) {
+	f()
+	return 0, io.EOF
+}
+
 // A host that was locked out before is so afterwards, although the DPU's reset
-// gives it its access.
+// gives it its access. How to let it in is said: it may be that a recovery has
+// locked it out of which nothing is known any more.
 func TestRecoverLockedBefore(t *testing.T) {
 	n := fakeNIC(t, "locked", "never")
 	r := recoverRig(t)
 	r.daemon()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.await("the stream", func() bool { return strings.Contains(r.stdout.String(), "INFO[") })
-		n.set(t, "enabled")
-	}()
-	r.want(r.run(t.Context(), "recover", file(t, testBFB(t, reg.BlueField3, 300_000))), exitOK, "locked out already")
-	<-done
+	r.stdin = io.MultiReader(bytes.NewReader(testBFB(t, reg.BlueField3, 300_000)), atEnd(func() { n.set(t, "enabled") }))
+	r.want(r.run(t.Context(), "recover", "-"), exitOK, "locked out already, and stays so", "bmc-rshim host-access set enabled",
+		"restore: the host's access is locked again")
 	n.want(t, "locked")
+	noState(t)
 }
 
 // Without NC-SI, or with a NIC that does not do it, the rescue goes on.
@@ -175,12 +187,27 @@ func TestRecoverNoRestore(t *testing.T) {
 	r := recoverRig(t)
 	r.daemon()
 	img := file(t, testBFB(t, reg.BlueField3, 300_000))
-	r.want(r.run(t.Context(), "recover", img), exitHost, "rshim0 is ready", "was not restored")
+	r.want(r.run(t.Context(), "recover", "-json", img), exitHost, "rshim0 is ready", "was not restored",
+		"bmc-rshim recover -restore", "bmc-rshim host-access set enabled", `"exit_code":7`)
 	n.want(t, "locked")
 	r.want(r.run(t.Context(), "recover", "-restore"), exitHost)
 	n.set(t, "enabled") // somebody else has
 	r.want(r.run(t.Context(), "recover", "-restore"), exitOK, "as it was")
 	noState(t)
+}
+
+// killed runs a recovery that is killed in the middle of the stream.
+func (r *busRig) killed(args ...string) {
+	r.t.Helper()
+	cmd := child(r.t, "main", append([]string{"recover", "-json", "-bus", r.bus.Address()}, args...)...)
+	var out lockedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.await("the child's stream", func() bool { return strings.Contains(out.String(), `"phase":"streaming"`) })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 }
 
 // An interrupted recovery goes on where it was.
@@ -201,15 +228,12 @@ func TestRecoverInterrupted(t *testing.T) {
 	r.want(r.run(t.Context(), "recover", "-dry-run", img), exitOK, "an interrupted recovery goes on", "locked out already", "set the host's access to enabled")
 
 	// One that is killed leaves the push to the daemon.
-	cmd := child(t, "main", "recover", "-json", "-bus", r.bus.Address(), img)
-	var out lockedBuffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	r.killed(img)
+	r.want(r.run(t.Context(), "recover", "-dry-run", img), exitOK, "join the push of "+img+", which goes on")
+	r.want(r.run(t.Context(), "recover", "-restore", "-dry-run"), exitOK, "restore: set the host's access to enabled")
+	if out := r.stdout.String(); strings.Contains(out, "lock:") || strings.Contains(out, "force:") {
+		t.Errorf("-restore does more:\n%s", out)
 	}
-	r.await("the child's stream", func() bool { return strings.Contains(out.String(), `"phase":"streaming"`) })
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
 	r.want(r.run(t.Context(), "recover", img), exitOK, "an interrupted recovery goes on", "locked out already, by the recovery",
 		"has gone on meanwhile", "rshim0 is ready", "the host's access is enabled again")
 	n.want(t, "enabled")
@@ -222,7 +246,10 @@ func TestRecoverGivenUp(t *testing.T) {
 	r := recoverRig(t)
 	r.cfg.FailAfter, r.cfg.FailLine = "Installing OS", "INFO[MISC]: CRITICAL ERROR: no disk"
 	r.daemon()
-	r.want(r.run(t.Context(), "recover", file(t, testBFB(t, reg.BlueField3, 300_000))), exitDPU, "no disk", "the host stays locked out")
+	r.want(r.run(t.Context(), "recover", "-q", file(t, testBFB(t, reg.BlueField3, 300_000))), exitDPU, "no disk", "the host stays locked out")
+	if out := r.stdout.String(); out != "" {
+		t.Errorf("-q, and yet %q", out)
+	}
 	n.want(t, "locked")
 	r.want(r.run(t.Context(), "recover", "-restore"), exitOK, "the host's access is enabled again")
 	n.want(t, "enabled")
@@ -242,25 +269,53 @@ func TestRecoverLocal(t *testing.T) {
 		if took := time.Since(began); took > time.Minute {
 			r.t.Errorf("took %v", took)
 		}
-		_ = os.Remove(statePath("rshim0"))
 	})
 }
 
 func TestRecoverState(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "a", "b")
-	want := recoverState{Host: "enabled", Image: "/a b\n\"c\" 7 8", Push: "/x/1", Started: -5, Done: true}
+	t.Setenv("BMC_RSHIM_STATE", filepath.Join(t.TempDir(), "a", "b"))
+	name := statePath("rshim0")
+	if s, there, err := loadState(name); there || err != nil {
+		t.Errorf("got %+v, %t, %v", s, there, err)
+	}
+	want := recoverState{Image: "/a b\n\"c\" 7 8", Push: "/x/1", Started: -5, Done: true}
 	if err := want.save(name); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := loadState(name); err != nil || got != want {
-		t.Errorf("got %+v, %v", got, err)
+	if got, there, err := loadState(name); err != nil || !there || got != want {
+		t.Errorf("got %+v, %t, %v", got, there, err)
+	}
+	for _, was := range []string{"enabled", "locked"} {
+		if err := saveHost(was); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := loadHost(); err != nil || got != was {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	if got := statePaths(); len(got) != 1 || got[0] != name {
+		t.Errorf("states of devices: %q", got)
 	}
 	for _, bad := range []string{
-		"", "x", "bmc-rshim recover 2\n", stateTitle + "\nhost enabled\n", stateTitle + "\nhost \"maybe\"\n",
+		"", "x", "bmc-rshim recover 2\n", stateTitle + "\nhost enabled\n",
 		stateTitle + "\nstarted \"x\"\n", stateTitle + "\ndone \"perhaps\"\n", stateTitle + "\n\x00\n",
 	} {
-		if s, err := parseState(bad); !errors.Is(err, errState) {
+		write(t, name, bad)
+		if s, _, err := loadState(name); !errors.Is(err, errState) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "remove the file") {
 			t.Errorf("%q: %+v, %v", bad, s, err)
 		}
+	}
+	for _, bad := range []string{"", "x", stateTitle, stateTitle + "\nhost \"maybe\"\n"} {
+		write(t, hostPath(), bad)
+		if was, err := loadHost(); !errors.Is(err, errState) || !strings.Contains(err.Error(), hostPath()) {
+			t.Errorf("%q: %q, %v", bad, was, err)
+		}
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

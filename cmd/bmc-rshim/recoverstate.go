@@ -7,17 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/bluefield-go/bmc-rshim/internal/hostaccess"
 )
 
-// recoverState is what a recovery has done, for the one that goes on.
+// recoverState is what a recovery of a device has done, for the one that goes on.
 type recoverState struct {
-	Host    string // the host's access at run time before it was locked out; "": it was not
 	Image   string // imageID of what was pushed
 	Push    string // path of the push
 	Started int64  // when that began, us since the Epoch
@@ -30,15 +31,34 @@ const (
 	maxState        = 64 << 10 // bytes
 )
 
+func stateDir() string { return cmp.Or(os.Getenv("BMC_RSHIM_STATE"), defaultStateDir) }
+
 // statePath is the file for a device.
-func statePath(device string) string {
-	return filepath.Join(cmp.Or(os.Getenv("BMC_RSHIM_STATE"), defaultStateDir), "recover-"+device)
+func statePath(device string) string { return filepath.Join(stateDir(), "recover-"+device) }
+
+// hostPath is the file with the access at run time that the host had before a
+// recovery locked it out. It is one for all devices, as their NIC is.
+func hostPath() string { return statePath("host") }
+
+// statePaths are the files of all devices that have one.
+func statePaths() []string {
+	names, _ := filepath.Glob(statePath("rshim*"))
+	return names
 }
 
-// imageID tells images apart: by where they are, how big and how old they are.
-func imageID(name string) string {
-	if name == "-" {
-		return "-"
+// imageID tells apart what may be pushed: by where the files are, how big and
+// how old they are.
+func imageID(names ...string) string {
+	var ids []string
+	for _, name := range names {
+		ids = append(ids, fileID(name))
+	}
+	return strings.Join(ids, "\n")
+}
+
+func fileID(name string) string {
+	if name == "" || name == "-" {
+		return name
 	}
 	abs, err := filepath.Abs(name)
 	if err != nil {
@@ -51,8 +71,17 @@ func imageID(name string) string {
 	return fmt.Sprintf("%s %d %d", abs, st.Size(), st.ModTime().UnixNano())
 }
 
-// save writes the file, so that there is never half of one.
+// save writes the file.
 func (s *recoverState) save(name string) error {
+	return writeState(name, [][2]string{
+		{"image", s.Image}, {"push", s.Push},
+		{"started", strconv.FormatInt(s.Started, 10)}, {"done", strconv.FormatBool(s.Done)},
+	})
+}
+
+// writeState writes keys with their values to a file, so that there is never half
+// of one.
+func writeState(name string, said [][2]string) error {
 	dir := filepath.Dir(name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -61,13 +90,13 @@ func (s *recoverState) save(name string) error {
 	if err != nil {
 		return err
 	}
-	text := stateTitle + "\n" +
-		"host " + strconv.Quote(s.Host) + "\n" +
-		"image " + strconv.Quote(s.Image) + "\n" +
-		"push " + strconv.Quote(s.Push) + "\n" +
-		"started " + strconv.Quote(strconv.FormatInt(s.Started, 10)) + "\n" +
-		"done " + strconv.Quote(strconv.FormatBool(s.Done)) + "\n"
-	_, err = f.WriteString(text)
+	text := stateTitle + "\n"
+	for _, kv := range said {
+		text += kv[0] + " " + strconv.Quote(kv[1]) + "\n"
+	}
+	if _, err = f.WriteString(text); err == nil {
+		err = f.Sync() // the directory may be on a disk
+	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -80,42 +109,10 @@ func (s *recoverState) save(name string) error {
 	return err
 }
 
-// loadState reads the file.
-func loadState(name string) (s recoverState, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return s, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxState))
-	if err != nil {
-		return s, err
-	}
-	if s, err = parseState(string(b)); err != nil {
-		err = fmt.Errorf("%s: %w", name, err)
-	}
-	return s, err
-}
-
-var errState = errors.New("not the state of a recovery")
-
-func parseState(text string) (s recoverState, err error) {
-	title, rest, _ := strings.Cut(text, "\n")
-	if title != stateTitle {
-		return s, errState
-	}
-	for line := range strings.Lines(rest) {
-		key, quoted, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		value, err := strconv.Unquote(quoted)
-		if err != nil {
-			return s, fmt.Errorf("%w: %q", errState, line)
-		}
+// loadState reads the file of a device; there reports whether there is one.
+func loadState(name string) (s recoverState, there bool, err error) {
+	there, err = readState(name, func(key, value string) (err error) {
 		switch key {
-		case "host":
-			if value != "" && value != hostaccess.Enabled && value != hostaccess.Locked {
-				err = errState
-			}
-			s.Host = value
 		case "image":
 			s.Image = value
 		case "push":
@@ -125,16 +122,77 @@ func parseState(text string) (s recoverState, err error) {
 		case "done":
 			s.Done, err = strconv.ParseBool(value)
 		}
+		return err
+	})
+	return s, there, err
+}
+
+// saveHost writes down what the host had.
+func saveHost(was string) error { return writeState(hostPath(), [][2]string{{"host", was}}) }
+
+// loadHost reads what the host had; "" if no recovery has changed it.
+func loadHost() (was string, err error) {
+	there, err := readState(hostPath(), func(key, value string) error {
+		if key == "host" {
+			was = value
+		}
+		return nil
+	})
+	if err == nil && there && was != hostaccess.Enabled && was != hostaccess.Locked {
+		err = badState(hostPath(), fmt.Errorf("%w: the host's access is %q", errState, was))
+	}
+	return was, err
+}
+
+var errState = errors.New("not the state of a recovery")
+
+// badState is the error of a file that is no good, which whoever made it so has
+// to decide about.
+func badState(name string, err error) error {
+	return fmt.Errorf("the state of an interrupted recovery is not usable: %s: %w; remove the file, and see what bmc-rshim host-access says of the host", name, err)
+}
+
+// readState reads a file and has take take what it says.
+func readState(name string, take func(key, value string) error) (there bool, err error) {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("whether a recovery was interrupted cannot be known: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxState))
+	if err == nil {
+		err = parseState(string(b), take)
+	}
+	if err != nil {
+		return true, badState(name, err)
+	}
+	return true, nil
+}
+
+func parseState(text string, take func(key, value string) error) error {
+	title, rest, _ := strings.Cut(text, "\n")
+	if title != stateTitle {
+		return errState
+	}
+	for line := range strings.Lines(rest) {
+		key, quoted, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		value, err := strconv.Unquote(quoted)
+		if err == nil {
+			err = take(key, value)
+		}
 		if err != nil {
-			return s, fmt.Errorf("%w: %q", errState, line)
+			return fmt.Errorf("%w: %q", errState, line)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 func removeState(name string) error {
 	err := os.Remove(name)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err

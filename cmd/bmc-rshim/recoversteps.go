@@ -14,40 +14,99 @@ import (
 // lock keeps the host out.
 func (r *recovery) lock(ctx context.Context, _ *env) error {
 	if r.host == nil {
-		r.step(stepLock, "skipped", "the host cannot be locked out: "+errNoNCSI.Error())
+		r.step(stepLock, "skipped", "the host cannot be locked out: "+r.away.Error())
 		return nil
 	}
 	_, now, err := r.host.Get(ctx)
 	if err == nil && now == hostaccess.Unknown {
 		err = errors.New("the NIC does not tell the host's access at run time")
 	}
+	if err == nil && now == hostaccess.Locked {
+		r.lockedAlready()
+		return nil
+	}
 	if err == nil {
 		// It is written down first: a lock that nobody knows of would stay.
-		if r.state.Host == "" {
-			r.state.Host = now
+		if err := r.remember(now); err != nil {
+			return fmt.Errorf("the host is not locked out, since what it has cannot be written down: %w; "+
+				"BMC_RSHIM_STATE names another directory; nothing was touched", err)
 		}
-		if err := r.save(); err != nil {
-			return err
+		if err = r.host.SetRuntime(ctx, hostaccess.Locked); err != nil && r.isLocked() {
+			err = nil
 		}
-		if now == hostaccess.Locked {
-			text := "the host is locked out already"
-			if r.state.Host != now {
-				text += ", by the recovery that was interrupted"
-			}
-			r.step(stepLock, "skipped", text)
-			return nil
-		}
-		err = r.host.SetRuntime(ctx, hostaccess.Locked)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		r.step(stepLock, "skipped", "the host is not locked out: "+err.Error())
+		text := "the host is not locked out: "
+		if r.unsure {
+			text = "whether the host is locked out is not known: "
+		}
+		r.step(stepLock, "skipped", text+err.Error())
 		return nil
 	}
 	r.step(stepLock, "done", "the host is locked out at run time, it was "+now)
 	return nil
+}
+
+// lockedAlready is of a host that needs no lock. Its access is set again at the
+// end, as the DPU's reset may open it.
+func (r *recovery) lockedAlready() {
+	text := "the host is locked out already"
+	switch r.was {
+	case "":
+		r.was = hostaccess.Locked
+		if err := saveHost(r.was); err != nil {
+			r.p.out.note("an interruption will not be noticed: " + err.Error())
+		}
+		fallthrough
+	case hostaccess.Locked:
+		text += ", and stays so afterwards: bmc-rshim host-access set enabled lets it in"
+	default:
+		text += ", by the recovery that was interrupted"
+	}
+	r.step(stepLock, "skipped", text)
+}
+
+// remember writes down what the host had, unless a recovery that was interrupted
+// has done so.
+func (r *recovery) remember(now string) error {
+	if r.alone != nil {
+		return r.alone
+	}
+	if r.was != "" {
+		return nil
+	}
+	if err := r.save(); err != nil {
+		return err
+	}
+	if err := saveHost(now); err != nil {
+		return err
+	}
+	r.was, r.mine = now, true
+	return nil
+}
+
+// lockPatience is with a NIC that has not said whether it has locked the host out.
+const lockPatience = cancelPatience
+
+// isLocked asks the NIC what has come of a lock that has failed. If it does not
+// say, the host may be locked out.
+func (r *recovery) isLocked() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	_, now, err := r.host.Get(ctx)
+	switch {
+	case err != nil || now == hostaccess.Unknown:
+		r.unsure = true
+	case now == hostaccess.Locked:
+		return true
+	case r.was == now:
+		r.was, r.mine = "", false
+		r.forget(hostPath())
+	}
+	return false
 }
 
 // force takes the RShim over.
@@ -71,11 +130,16 @@ func (r *recovery) force(ctx context.Context, _ *env) error {
 // push pushes the image, or joins the push that has begun.
 func (r *recovery) push(ctx context.Context, e *env) error {
 	p := r.p
-	joined, err := r.join(ctx)
-	if !joined {
-		if err := r.save(); err != nil {
-			return err
-		}
+	how, was, err := r.before(ctx)
+	if err != nil {
+		return err
+	}
+	if how == pushRuns {
+		p.out.note(fmt.Sprintf("the push of %s has gone on meanwhile", was.Name))
+		err = p.followBus(ctx, r.t.(*busDevice), was.Path)
+	} else {
+		r.state = recoverState{}
+		r.keep()
 		p.o.force = true // should the host have taken it back meanwhile
 		p.shared = r.t
 		err = p.run(ctx, e, r.image)
@@ -83,70 +147,101 @@ func (r *recovery) push(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	r.state.Done = true
-	if err := r.save(); err != nil {
-		return err
-	}
-	r.step(stepPush, "done", r.p.result.Device+" is ready")
+	r.state.Image, r.state.Done = r.id, true
+	r.keep()
+	r.step(stepPush, "done", p.result.Device+" is ready")
 	return nil
 }
 
-// join joins the push of a recovery that was interrupted, if it is of the same
-// image and still runs or has ended well.
-func (r *recovery) join(ctx context.Context) (bool, error) {
+// What has become of the push of a recovery that was interrupted.
+const (
+	pushNone = iota // nothing that counts: the image is to be pushed
+	pushRuns        // it runs, or has ended well since
+	pushDone        // it had ended well, and nobody has pushed since
+)
+
+// before looks for the push of a recovery that was interrupted. It counts if it
+// was of the same files, which of standard input nobody can know, and if it is
+// the last one that the device has had.
+func (r *recovery) before(ctx context.Context) (how int, was *client.Push, err error) {
+	if r.image == "-" || r.state.Image != r.id {
+		return pushNone, nil, nil
+	}
 	b, ok := r.t.(*busDevice)
-	if !ok || r.state.Push == "" || r.image != "-" && r.state.Image != imageID(r.image) {
-		if r.state.Done && r.image != "-" && r.state.Image == imageID(r.image) {
-			r.p.out.note("the image was pushed already")
-			return true, nil
+	if !ok {
+		if r.state.Done {
+			how = pushDone
 		}
-		return false, nil
+		return how, nil, nil
 	}
-	was, err := b.c.Push(ctx, client.Path(r.state.Push))
-	if err != nil || was.Started.UnixMicro() != r.state.Started || was.Ended() && was.Outcome != client.Ready {
-		return false, nil
+	d, err := b.c.Device(ctx, b.index)
+	if err != nil {
+		return pushNone, nil, remote(err)
 	}
-	r.p.out.note(fmt.Sprintf("the push of %s has gone on meanwhile", was.Name))
-	return true, r.p.followBus(ctx, b, was.Path)
+	if d.Push == "" || d.Push == "/" {
+		// Another daemon, or somebody has deleted it.
+		if r.state.Done {
+			how = pushDone
+		}
+		return how, nil, nil
+	}
+	was, err = b.c.Push(ctx, d.Push)
+	switch {
+	case errors.Is(err, client.ErrNotFound):
+		return pushNone, nil, nil // deleted right now
+	case err != nil:
+		return pushNone, nil, remote(err)
+	case string(d.Push) != r.state.Push || was.Started.UnixMicro() != r.state.Started:
+		return pushNone, nil, nil
+	case r.state.Done:
+		return pushDone, was, nil
+	case !was.Ended() || was.Outcome == client.Ready:
+		return pushRuns, was, nil
+	}
+	return pushNone, nil, nil
 }
 
 // begun is told that the daemon pushes.
 func (r *recovery) begun(bp *busPush) {
-	r.state.Push, r.state.Image, r.state.Done = string(bp.path), imageID(r.image), false
+	r.pushed = true
+	r.state = recoverState{Image: r.id, Push: string(bp.path)}
 	ctx, cancel := context.WithTimeout(context.Background(), cancelPatience)
 	defer cancel()
 	if now, err := bp.b.c.Push(ctx, bp.path); err == nil {
 		r.state.Started = now.Started.UnixMicro()
 	}
+	r.keep()
+}
+
+// refused reports whether a push was refused before anything was touched.
+func (r *recovery) refused(err error) bool {
+	return exitCode(err) == exitRefused || !r.pushed &&
+		(errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNotAllowed) || errors.Is(err, client.ErrPermission))
+}
+
+// save writes down what is done.
+func (r *recovery) save() error {
+	if r.file == "" {
+		return nil
+	}
+	return r.state.save(r.file)
+}
+
+// keep is save where the rescue does not depend on it.
+func (r *recovery) keep() {
 	if err := r.save(); err != nil {
 		r.p.out.note("an interruption will not be noticed: " + err.Error())
 	}
 }
 
-// restore gives the host back what it had.
-func (r *recovery) restore(ctx context.Context) error {
-	was := r.state.Host
-	switch {
-	case was == "":
-		r.step(stepRestore, "skipped", "the host's access was not changed")
-		return nil
-	case r.host == nil:
-		return errNoNCSI
+// forget removes what was kept for the next recovery.
+func (r *recovery) forget(files ...string) {
+	for _, name := range files {
+		if name == "" {
+			continue
+		}
+		if err := removeState(name); err != nil {
+			r.p.out.note("remove what is left behind, or the next recovery goes by it: " + err.Error())
+		}
 	}
-	// The DPU's reset may have done it.
-	_, now, err := r.host.Get(ctx)
-	if err != nil {
-		return err
-	}
-	if now == was {
-		r.step(stepRestore, "done", "the host's access is "+now+", as it was")
-		return nil
-	}
-	if err := r.host.SetRuntime(ctx, was); err != nil {
-		return err
-	}
-	r.step(stepRestore, "done", "the host's access is "+was+" again")
-	return nil
 }
-
-func (r *recovery) save() error { return r.state.save(r.file) }

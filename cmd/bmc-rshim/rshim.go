@@ -70,6 +70,7 @@ type rshimExit struct {
 	stdout, stderr string
 }
 
+//go:noinline
 func rshimUsage(format string, args ...any) *rshimExit {
 	return &rshimExit{code: exitRshimUsage, stderr: fmt.Sprintf(format, args...) + "\n"}
 }

@@ -5,13 +5,17 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bluefield-go/bmc-rshim/dbus/client"
 )
 
 // status is what the status command shows.
@@ -25,9 +29,10 @@ type status struct {
 	OPN         string // part number
 	BFMode      string // BlueField-3 alone
 	BootMode    string
-	BootTimeout int // seconds
-	USBTimeout  int // seconds
-	Uptime      int // seconds; BlueField-3 alone
+	Limits      bool // the two time limits are known
+	BootTimeout int  // seconds
+	USBTimeout  int  // seconds
+	Uptime      int  // seconds; BlueField-3 alone
 	// What the device's files do not tell.
 	Owner  string // bmc, other, none
 	Stage  string // what the DPU is doing
@@ -41,13 +46,17 @@ func (s status) json(o *object) {
 	o.text("state", s.State)
 	o.some("reason", s.Reason)
 	o.text("name", s.Name)
-	o.some("generation", s.Generation)
-	o.int("revision", int64(s.Revision))
+	if s.Generation != "" {
+		o.text("generation", s.Generation)
+		o.int("revision", int64(s.Revision))
+	}
 	o.some("opn", s.OPN)
 	o.some("bf_mode", s.BFMode)
 	o.some("boot_mode", s.BootMode)
-	o.int("boot_timeout_seconds", int64(s.BootTimeout))
-	o.int("usb_timeout_seconds", int64(s.USBTimeout))
+	if s.Limits {
+		o.int("boot_timeout_seconds", int64(s.BootTimeout))
+		o.int("usb_timeout_seconds", int64(s.USBTimeout))
+	}
 	o.count("uptime_seconds", int64(s.Uptime))
 	o.some("owner", s.Owner)
 	o.some("stage", s.Stage)
@@ -88,10 +97,10 @@ func (p *pushStatus) json(o *object) {
 
 func statusCommand(ctx context.Context, e *env, args []string) error {
 	var t targetFlags
-	fs := flags("status", "", "")
-	t.register(fs)
-	asJSON := fs.Bool("json", false, "print JSON: an array of devices")
-	if err := parse(e, fs, args, 0); err != nil {
+	f := flags("status", "", "")
+	t.register(f)
+	asJSON := f.Bool("json", false, "print JSON: an array of devices")
+	if err := parse(e, f, args, 0); err != nil {
 		return err
 	}
 	targets, err := t.all(ctx, e)
@@ -99,16 +108,27 @@ func statusCommand(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	var all []status
+	var failed error
 	for _, t := range targets {
 		defer t.close()
 		st, err := t.status(ctx)
-		if err != nil {
-			return err
+		if err == nil {
+			all = append(all, st)
+		} else if failed == nil || !vanished(err) {
+			failed = err
 		}
-		all = append(all, st)
+	}
+	if vanished(failed) && len(all) > 0 { // after the devices had been listed
+		failed = nil
+	}
+	if failed != nil && len(all) == 0 {
+		return unavailable(failed)
 	}
 	if *asJSON {
-		return printList(e.stdout, all)
+		if err := printList(e.stdout, all); err != nil {
+			return err
+		}
+		return unavailable(failed)
 	}
 	for i, st := range all {
 		if i > 0 {
@@ -116,7 +136,12 @@ func statusCommand(ctx context.Context, e *env, args []string) error {
 		}
 		st.print(e.stdout)
 	}
-	return nil
+	return unavailable(failed)
+}
+
+// vanished reports whether an error is that of a device that is no more.
+func vanished(err error) bool {
+	return errors.Is(err, client.ErrNotFound) || errors.Is(err, fs.ErrNotExist)
 }
 
 // summary is the state in a sentence.
@@ -126,39 +151,43 @@ func (s *status) summary() string {
 
 // print prints the status for people.
 func (s *status) print(w io.Writer) {
-	line := func(key, format string, args ...any) {
-		fmt.Fprintf(w, "%-13s"+format+"\n", append([]any{key}, args...)...)
-	}
-	line("Device", "%s, %s", s.Device, s.Name)
+	line(w, "Device", "%s", strings.TrimSuffix(s.Device+", "+s.Name, ", "))
 	state := s.State
 	if s.Reason != "" {
 		state += ": " + s.Reason
 	}
-	line("State", "%s", state)
+	line(w, "State", "%s", state)
 	if s.Owner == "other" {
-		line("Owner", "another: the host, or another backend")
+		line(w, "Owner", "another: the host, or another backend")
 	}
 	if s.Generation != "" {
-		line("Chip", "%s, revision %d", s.Generation, s.Revision)
-		line("Part number", "%s", cmp.Or(s.OPN, "unknown"))
+		line(w, "Chip", "%s, revision %d", s.Generation, s.Revision)
+		line(w, "Part number", "%s", cmp.Or(s.OPN, "unknown"))
 		if s.BFMode != "" {
-			line("Mode", "%s", s.BFMode)
+			line(w, "Mode", "%s", s.BFMode)
 		}
-		line("Boots from", "%s", s.BootMode)
+		line(w, "Boots from", "%s", cmp.Or(s.BootMode, "unknown"))
 		if s.Stage != "" {
-			line("Doing", "%s", s.Stage)
+			line(w, "Doing", "%s", s.Stage)
 		}
 		if s.Uptime > 0 {
-			line("Up", "%v", time.Duration(s.Uptime)*time.Second)
+			line(w, "Up", "%v", time.Duration(s.Uptime)*time.Second)
 		}
 	}
-	line("Timeouts", "boot %d s, USB %d s", s.BootTimeout, s.USBTimeout)
+	if s.Limits {
+		line(w, "Timeouts", "boot %d s, USB %d s", s.BootTimeout, s.USBTimeout)
+	}
 	if p := s.Push; p != nil {
-		line("Last push", "%s, %s in %.1f s", cmp.Or(p.Outcome, p.Phase), size(p.Bytes), p.Seconds)
+		line(w, "Last push", "%s, %s in %.1f s", cmp.Or(p.Outcome, p.Phase), size(p.Bytes), p.Seconds)
 		if p.Error != "" {
-			line("", "%s", p.Error)
+			line(w, "", "%s", p.Error)
 		}
 	}
+}
+
+//go:noinline
+func line(w io.Writer, key, format string, args ...any) {
+	fmt.Fprintf(w, "%-13s"+format+"\n", append([]any{key}, args...)...)
 }
 
 // misc is the text of /dev/rshimN/misc, taken apart.
@@ -191,8 +220,19 @@ func parseMisc(text string) misc {
 }
 
 // number is the number that a value begins with, 0 if there is none.
-func (m misc) number(key string) (n int) {
-	_, _ = fmt.Sscan(m.values[key], &n)
+func (m misc) number(key string) int { return leading(m.values[key]) }
+
+// leading is the number that a text begins with, 0 if there is none. The
+// fmt.Sscan for it would be 30 KiB of the program.
+func leading(s string) int {
+	end := 0
+	for end < len(s) && (s[end] >= '0' && s[end] <= '9' || end == 0 && s[end] == '-') {
+		end++
+	}
+	n, err := strconv.Atoi(s[:end])
+	if err != nil {
+		return 0
+	}
 	return n
 }
 
@@ -200,9 +240,9 @@ func (m misc) number(key string) (n int) {
 func (m misc) status(device string) status {
 	s := status{
 		Device: device, State: "attached", Name: m.values["DEV_NAME"],
-		BFMode: m.values["BF_MODE"], BootTimeout: m.number("BOOT_TIMEOUT"),
-		USBTimeout: m.number("USB_TIMEOUT"), Uptime: m.number("UP_TIME"),
+		BFMode: m.values["BF_MODE"], Uptime: m.number("UP_TIME"),
 	}
+	s.limits(m)
 	chip, ok := m.values["DEV_INFO"]
 	switch {
 	case !ok:
@@ -212,7 +252,7 @@ func (m misc) status(device string) status {
 		s.State = "contended"
 	}
 	s.Generation, chip, _ = strings.Cut(chip, "(Rev ")
-	_, _ = fmt.Sscan(strings.TrimSuffix(chip, ")"), &s.Revision)
+	s.Revision = leading(chip)
 	if opn := m.values["OPN_STR"]; opn != "N/A" {
 		s.OPN = opn
 	}
@@ -220,6 +260,13 @@ func (m misc) status(device string) status {
 		s.BootMode = bootModes[i]
 	}
 	return s
+}
+
+// limits takes the time limits from misc.
+func (s *status) limits(m misc) {
+	_, boot := m.values["BOOT_TIMEOUT"]
+	_, usb := m.values["USB_TIMEOUT"]
+	s.Limits, s.BootTimeout, s.USBTimeout = boot && usb, m.number("BOOT_TIMEOUT"), m.number("USB_TIMEOUT")
 }
 
 // bootModes are the values of BOOT_MODE.

@@ -17,14 +17,19 @@ import (
 )
 
 // target is the device that a command works on: one of the running daemon,
-// through its files, or a simulated one in this process. All methods return
-// soon after ctx has ended.
+// through D-Bus or its files, or a simulated one in this process. All methods
+// return soon after ctx has ended.
 type target interface {
 	status(ctx context.Context) (status, error)
 	misc(ctx context.Context) (string, error)
 	setMisc(ctx context.Context, commands string) error
 	// force asks the owner for the RShim, for up to 10 s.
 	force(ctx context.Context) (rshim.ForceResult, error)
+	// release gives the RShim up.
+	release(ctx context.Context) error
+	// reset resets the chip. It reports whether the chip is back, or is only
+	// being reset.
+	reset(ctx context.Context) (back bool, err error)
 	// openBoot opens the boot stream, which resets the DPU.
 	openBoot(ctx context.Context) (corepush.Stream, error)
 	// readReg and writeReg access a register; addresses are channel<<16|offset,
@@ -84,8 +89,8 @@ func (t *targetFlags) connect(ctx context.Context) (*client.Client, error) {
 
 // must connects to the daemon, for what there is on D-Bus alone.
 func (t *targetFlags) must(ctx context.Context) (*client.Client, error) {
-	if t.sim.on() || t.bus == noBus {
-		return nil, usageError("this needs the daemon on D-Bus")
+	if t.sim.on() || t.bus == noBus || t.devRoot != byPlace {
+		return nil, usageError("this needs the daemon on D-Bus, and uses no device files")
 	}
 	c, err := client.Connect(ctx, t.bus)
 	return c, remote(err)

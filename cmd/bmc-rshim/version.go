@@ -9,8 +9,13 @@ import (
 )
 
 func versionCommand(_ context.Context, e *env, args []string) error {
-	if err := parse(e, flags("version", "", ""), args, 0); err != nil {
+	fs := flags("version", "", "")
+	asJSON := fs.Bool("json", false, "print JSON")
+	if err := parse(e, fs, args, 0); err != nil {
 		return err
+	}
+	if *asJSON {
+		return printJSON(e.stdout, fields(func(o *object) { o.text("version", version()) }))
 	}
 	_, err := fmt.Fprintln(e.stdout, "bmc-rshim", version())
 	return err
