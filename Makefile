@@ -48,7 +48,7 @@ libusb:
 		{ echo "a build without cgo silently leaves libusb out"; exit 1; }
 
 machines:
-	$(GO) test -timeout 70m ./e2e
+	$(GO) test -timeout 85m ./e2e
 
 build: $(ARCHES:%=bin/linux-%)
 

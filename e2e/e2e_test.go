@@ -19,7 +19,7 @@ var kernelTests = []vmtest.Package{
 	{Path: "./internal/tap"},
 	{Path: "./internal/uevent"},
 	{Path: "./sim/usbip"},
-	{Path: "./e2e/guest", Timeout: 45 * time.Minute},
+	{Path: "./e2e/guest", Timeout: 55 * time.Minute},
 }
 
 // umlTests need the host's libraries, which only User-Mode Linux sees, or its kernel, which has MCTP and I2C buses that
@@ -51,7 +51,7 @@ func run(t *testing.T, m vmtest.Machine, tests []vmtest.Package) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Deadline = 55 * time.Minute
+	m.Deadline = 65 * time.Minute
 	vmtest.Run(t, m, vmtest.Job{
 		Tests: tests,
 		Cmds:  cmds,

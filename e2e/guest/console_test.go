@@ -129,10 +129,7 @@ func TestConsole(t *testing.T) {
 				do   func()
 			}{
 				{"at first", func() {}},
-				{"after a reset", func() {
-					r.mustRun("echo SW_RESET 1 > /dev/rshim0/misc")
-					r.until("the DPU to be gone", func() bool { return onBus(t) == 0 })
-				}},
+				{"after a reset", r.swReset},
 				{"after replugging", func() {
 					r.control("unplug 0")
 					r.until("the DPU to be gone", func() bool { return onBus(t) == 0 })
@@ -153,7 +150,7 @@ func TestConsole(t *testing.T) {
 				b.await(from, "\r\n"+what.name+"\r\n")
 			}
 			// A shell's redirect, and who comes late and wants to see the past.
-			out := r.mustRun("printf 'echo redirected\\r' > " + consoleNode + "; bmc-rshim console -q -replay -linger 1s < /dev/null")
+			out := r.mustRun("printf 'echo redirected\\r' > " + consoleNode + "; bmc-rshim console -q -replay -linger 5s < /dev/null")
 			a.await(0, "\r\nredirected\r\n")
 			if !strings.Contains(out, "after replugging") {
 				t.Errorf("-replay shows %d bytes: %.500q", len(out), out)
@@ -213,8 +210,11 @@ func TestConsoleR13(t *testing.T) {
 			r.arrived(image)
 			_ = ping.cmd.Process.Signal(os.Interrupt)
 			<-ping.done
-			if out := ping.output(); !strings.Contains(out, " 0% packet loss") {
-				t.Errorf("pings: %s", out[max(0, len(out)-300):])
+			// The signal may come while an answer is under way.
+			out := ping.output()
+			sent := pingSent.FindStringSubmatch(out)
+			if answers, gap := answered(out); sent == nil || gap || number(t, sent[1])-answers > 2 {
+				t.Errorf("pings: %d answers, with a gap: %t\n%s", answers, gap, out[max(0, len(out)-300):])
 			}
 			if after := r.lost(); after != before {
 				t.Errorf("the DPU lost something: %s, before: %s", after, before)
@@ -266,12 +266,15 @@ func TestConsoleFlood(t *testing.T) {
 			r.stage("ready")
 			c := r.openConsole()
 			c.shell()
-			const size = 1 << 20
+			size := 1 << 20
+			if vmguest.Lane() != "uml" {
+				size /= 4
+			}
 			from := c.length()
 			begin := time.Now()
 			c.typed(fmt.Sprintf("flood %d\r", size))
 			c.await(from, "flood done")
-			vmguest.Metric(t, "console_flood_"+gen, size/1e6/time.Since(begin).Seconds(), "MB/s")
+			vmguest.Metric(t, "console_flood_"+gen, float64(size)/1e6/time.Since(begin).Seconds(), "MB/s")
 			if !strings.Contains(c.text(from), string(bluefield.FloodText(size))+"flood done") {
 				t.Errorf("%d bytes came, which are not what was printed", c.length()-from)
 			}
@@ -323,9 +326,14 @@ func TestTerminalPrograms(t *testing.T) {
 			shows := func(text string) func() bool {
 				return func() bool { b, _ := os.ReadFile(log); return bytes.Contains(b, []byte(text)) }
 			}
+			// The echo of what is typed has "echo " before it.
+			answer := func() bool { return shows("\rfrom-"+word)() || shows("\nfrom-"+word)() }
 			if p.name == "stty and cat" { // which does not type
-				time.Sleep(time.Second)
-				sh(t, "printf 'echo from-"+word+"\\r' > "+consoleNode)
+				r.until("cat to show what it reads", func() bool {
+					sh(t, "printf 'echo from-"+word+"\\r' > "+consoleNode)
+					time.Sleep(300 * time.Millisecond)
+					return answer()
+				})
 			} else {
 				r.until("the DPU's prompt", func() bool {
 					_, _ = typed.WriteString("\r")
@@ -334,12 +342,11 @@ func TestTerminalPrograms(t *testing.T) {
 				})
 				_, _ = typed.WriteString("echo from-" + word + "\r")
 			}
-			// The echo of what is typed has "echo " before it.
-			r.until("the DPU's answer", func() bool { return shows("\rfrom-"+word)() || shows("\nfrom-"+word)() })
+			r.until("the DPU's answer", answer)
 			_, _ = typed.WriteString(p.leave)
 			select {
 			case <-done:
-			case <-time.After(30 * time.Second):
+			case <-time.After(patience):
 				b, _ := os.ReadFile(log)
 				t.Errorf("%s does not end: %q", p.name, b)
 				_ = cmd.Process.Kill()

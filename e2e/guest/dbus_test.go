@@ -7,6 +7,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +39,7 @@ func TestDBus(t *testing.T) {
 		{"nobody", (*busRig).lookAsNobody},
 		{"force by NVIDIA's name", (*busRig).forceNvidia},
 		{"update from a file", (*busRig).updateFile},
+		{"update by a download", (*busRig).updateDownload},
 		{"console", (*busRig).typeAndRead},
 	} {
 		if !t.Run(sub.name, func(t *testing.T) {
@@ -118,8 +121,7 @@ func (b *busRig) forceAll() {
 // forceNvidia does the same as NVIDIA's firmware does.
 func (b *busRig) forceNvidia() {
 	const iface = "com.nvidia.BF.Rshim"
-	b.control("host 0 force")
-	b.host("attached")
+	b.hostForces()
 	b.becomes(busNvidia, busNvidiaAt, iface, "State", "Disabled")
 	b.becomes(busOwn, busRshim0At, busDevice, "State", "Contended")
 	b.must(busNvidia, busNvidiaAt, busProperties+".Set", iface, "State", godbus.MakeVariant(iface+".State.Forced"))
@@ -150,6 +152,58 @@ func (b *busRig) updateFile() {
 		b.t.Fatalf("StartUpdate returns %v", at)
 	}
 	b.ended(busUpdateAt, "Active")
+	b.arrived(file)
+	if got := b.get(busUpdater, busUpdateAt, "xyz.openbmc_project.Common.Progress", "Status"); lastWord(got) != "Completed" {
+		b.t.Errorf("Status %v", got)
+	}
+	b.agree()
+}
+
+// updateDownload pushes as NVIDIA's bmcweb and its download service do: the one
+// asks for FilePath and looks whether it is there, the other has curl write to
+// it, and the first waits for an object with Activation, which it then drives.
+func (b *busRig) updateDownload() {
+	const objectManager = "org.freedesktop.DBus.ObjectManager"
+	file := small(b.t)
+	server := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(file))))
+	defer server.Close()
+	path, _ := b.get(busUpdater, busDPUOSAt, "xyz.openbmc_project.Common.FilePath", "Path").(string)
+	if st, err := os.Stat(path); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		b.t.Fatalf("Path is %q, which is no character device: %v", path, err)
+	}
+	added := []godbus.MatchOption{
+		godbus.WithMatchInterface(objectManager), godbus.WithMatchMember("InterfacesAdded"), godbus.WithMatchObjectPath("/"),
+	}
+	if err := b.conn.AddMatchSignal(added...); err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = b.conn.RemoveMatchSignal(added...) }()
+	b.forget()
+
+	// The DPU reads no more than a part of it until the task is there.
+	b.control("hold 0 on")
+	curl := start(b.t, "curl", "-sSf", "-o", path, server.URL+"/"+filepath.Base(file))
+	b.until("an object with Activation", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return slices.ContainsFunc(b.signals, func(s *godbus.Signal) bool {
+			if s.Name != objectManager+".InterfacesAdded" || s.Body[0] != busUpdateAt {
+				return false
+			}
+			_, ok := s.Body[1].(map[string]map[string]godbus.Variant)[busActivation]
+			return ok
+		})
+	})
+	b.must(busUpdater, busUpdateAt, busProperties+".Set", busActivation, "RequestedActivation",
+		godbus.MakeVariant(busActivation+".RequestedActivations.Active"))
+	if got := b.get(busUpdater, busUpdateAt, busActivation, "Activation"); lastWord(got) != "Activating" {
+		b.t.Errorf("Activation is %v before the DPU has the image", got)
+	}
+	b.control("hold 0 off")
+	b.ended(busUpdateAt, "Active")
+	if code := b.finished(curl); code != 0 {
+		b.t.Errorf("curl: exit code %d: %s", code, curl.output())
+	}
 	b.arrived(file)
 	if got := b.get(busUpdater, busUpdateAt, "xyz.openbmc_project.Common.Progress", "Status"); lastWord(got) != "Completed" {
 		b.t.Errorf("Status %v", got)

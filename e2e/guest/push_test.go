@@ -25,20 +25,25 @@ const image = "/srv/debian.bfb"
 
 var generations = []string{"bf2", "bf3"}
 
-// TestPush pushes a BFB by every means that people use, through the kernel.
+// TestPush pushes a BFB by every means that people use, through the kernel. On an
+// emulated BMC, where the large one takes minutes, one of them pushes that.
 func TestPush(t *testing.T) {
 	for _, gen := range generations {
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen)
-			server := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(image))))
+			file := image
+			if vmguest.Lane() != "uml" {
+				file = small(t)
+			}
+			server := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(file))))
 			defer server.Close()
-			url := server.URL + "/" + filepath.Base(image)
-			for _, way := range []struct{ name, script string }{
-				{"cat", "cat " + image + " > /dev/rshim0/boot"},
-				{"dd", "dd bs=1M if=" + image + " of=/dev/rshim0/boot"},
-				{"curl", "curl -sSf -o /dev/rshim0/boot " + url},
-				{"wget", "wget -q -O /dev/rshim0/boot " + url},
-				{"bmc-rshim", "bmc-rshim push -wait streamed " + image},
+			url := server.URL + "/" + filepath.Base(file)
+			for _, way := range []struct{ name, file, script string }{
+				{"cat", image, "cat " + image + " > /dev/rshim0/boot"},
+				{"dd", file, "dd bs=1M if=" + file + " of=/dev/rshim0/boot"},
+				{"curl", file, "curl -sSf -o /dev/rshim0/boot " + url},
+				{"wget", file, "wget -q -O /dev/rshim0/boot " + url},
+				{"bmc-rshim", file, "bmc-rshim push -wait streamed " + file},
 			} {
 				downloader := map[string]string{"uml": "curl", "ast2600": "wget"}[vmguest.Lane()]
 				if (way.name == "curl" || way.name == "wget") && way.name != downloader {
@@ -51,8 +56,10 @@ func TestPush(t *testing.T) {
 					}
 					took := time.Since(begin)
 					r := r.in(t)
-					r.arrived(image)
-					vmguest.Metric(t, "push_"+gen+"_"+way.name, took.Seconds(), "s") // with the reset
+					r.arrived(way.file)
+					if way.file == image {
+						vmguest.Metric(t, "push_"+gen+"_"+way.name, took.Seconds(), "s") // with the reset
+					}
 					r.stage("ready")
 				})
 			}
@@ -110,11 +117,16 @@ FORCE_CMD       0 (1: send Force command)
 		t.Run(gen, func(t *testing.T) {
 			r := newRig(t, "-generation", gen, "-opn", tc.opn)
 			r.stage("ready")
-			text := misc()
-			// What depends on the machine.
-			text = regexp.MustCompile(`usb-[0-9a-f]+\.[0-9a-f]+`).ReplaceAllString(text, "usb-N.N")
-			text = regexp.MustCompile(`(UP_TIME +)\d+`).ReplaceAllString(text, "${1}N")
-			if diff := cmp.Diff(tc.want, text); diff != "" {
+			var diff string
+			for range 5 { // a value that takes too long to read is left out, or 0
+				// What depends on the machine.
+				text := regexp.MustCompile(`usb-[0-9a-f]+\.[0-9a-f]+`).ReplaceAllString(misc(), "usb-N.N")
+				text = regexp.MustCompile(`(UP_TIME +)\d+`).ReplaceAllString(text, "${1}N")
+				if diff = cmp.Diff(tc.want, text); diff == "" {
+					break
+				}
+			}
+			if diff != "" {
 				t.Errorf("misc (-want +got):\n%s", diff)
 			}
 			if out, code := sh(t, "printf 'BOOT_TIMEOUT 77\nDISPLAY_LEVEL 2\n' > /dev/rshim0/misc && cat /dev/rshim0/misc"); code != 0 ||
@@ -151,7 +163,7 @@ func TestUnplugDuringPush(t *testing.T) {
 				t.Errorf("cat: %v: %s", cat.err, cat.output())
 			}
 			r.control("hold 0 off")
-			r.control("plug 0")
+			r.plug()
 			if out, code := sh(t, "cat "+file+" > /dev/rshim0/boot"); code != 0 {
 				t.Errorf("push after it was back: exit code %d\n%s", code, out)
 			}

@@ -163,8 +163,7 @@ func TestRecover(t *testing.T) {
 
 	// Interrupted in the middle by its operator: the push ends, and the host
 	// stays locked out.
-	r.control("host 0 force")
-	r.host("attached")
+	r.hostForces()
 	p = streaming()
 	_ = p.cmd.Process.Signal(syscall.SIGINT)
 	expect(p, 130, "the host stays locked out")

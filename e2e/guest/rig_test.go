@@ -160,9 +160,37 @@ func (r *rig) startDaemon() {
 func (r *rig) attached() {
 	r.t.Helper()
 	r.until("rshim0 to be attached", func() bool {
-		return strings.Contains(r.daemon.output(), "rshim0 attached") &&
+		boot, err := os.Stat("/dev/rshim0/boot")
+		return err == nil && boot.Mode()&os.ModeCharDevice != 0 && strings.Contains(r.daemon.output(), "rshim0 attached") &&
 			strings.Contains(misc(), "DROP_MODE       0 ") && strings.Contains(misc(), "DEV_INFO ")
 	})
+}
+
+// plug plugs the device in again, and waits for the daemon to have it.
+func (r *rig) plug() {
+	r.t.Helper()
+	times := func() int { return strings.Count(r.daemon.output(), "rshim0 attached") }
+	before := times()
+	r.control("plug 0")
+	r.until("rshim0 to be attached again", func() bool { return times() > before })
+	r.attached()
+}
+
+// epoch counts how often the DPU has come up on the bus.
+func (r *rig) epoch() int {
+	r.t.Helper()
+	_, rest, _ := strings.Cut(r.control("state 0"), " epoch=")
+	s, _, _ := strings.Cut(rest, " ")
+	return number(r.t, s)
+}
+
+// swReset resets the chip through misc, and waits until it has left the bus and
+// come up again, which may be too short to be seen there.
+func (r *rig) swReset() {
+	r.t.Helper()
+	before := r.epoch()
+	r.mustRun("echo SW_RESET 1 > /dev/rshim0/misc")
+	r.until("the DPU to come up anew", func() bool { return r.epoch() > before })
 }
 
 // patience is how long anything may take to happen; the AST2600 is emulated.
@@ -180,11 +208,21 @@ func (r *rig) until(what string, done func() bool) {
 // control gives the simulator a command and returns its answer.
 func (r *rig) control(format string, args ...any) string {
 	r.t.Helper()
+	s := r.ask(format, args...)
+	if strings.HasPrefix(s, "error") {
+		r.t.Fatalf("%s: %s", fmt.Sprintf(format, args...), s)
+	}
+	return s
+}
+
+// ask is control, whose answer may be an error.
+func (r *rig) ask(format string, args ...any) string {
+	r.t.Helper()
 	if _, err := fmt.Fprintf(r.ctl, format+"\n", args...); err != nil {
 		r.t.Fatal(err)
 	}
 	s, err := r.reply.ReadString('\n')
-	if err != nil || strings.HasPrefix(s, "error") {
+	if err != nil {
 		r.t.Fatalf("%s: %s%v", fmt.Sprintf(format, args...), s, err)
 	}
 	return strings.TrimSpace(s)

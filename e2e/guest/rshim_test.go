@@ -71,7 +71,10 @@ func TestRshim(t *testing.T) {
 	if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(b) != "rshim\n" {
 		t.Errorf("the process is called %q", b)
 	}
-	r.until("the device", func() bool { return strings.Contains(misc(), "DEV_NAME        usb-") })
+	r.until("the device", func() bool {
+		out, code := sh(t, "bmc-rshim status")
+		return code == 0 && strings.Contains(out, " attached") && strings.Contains(misc(), "DEV_NAME        usb-")
+	})
 	rshim("", 1, fmt.Sprintf("Another rshim instance is already running (pid %d, ", pid))
 	if out, code := sh(t, "bmc-rshim daemon"); code != 1 || !strings.Contains(out, fmt.Sprintf("already running (pid %d, ", pid)) {
 		t.Errorf("bmc-rshim daemon beside rshim: exit status %d: %s", code, out)

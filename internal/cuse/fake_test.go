@@ -52,7 +52,7 @@ func (k *fakeKernel) wait() error {
 	case err := <-k.ended:
 		k.ended <- err
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		k.t.Fatal("serve does not end")
 		return nil
 	}
@@ -71,7 +71,7 @@ func serving(t *testing.T, o Options, d Device) *fakeKernel {
 	}
 	select {
 	case <-s.Ready():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("not ready")
 	}
 	return k
@@ -116,7 +116,7 @@ func (k *fakeKernel) send(opcode uint32, body ...[]byte) (unique uint64) {
 func (k *fakeKernel) recv() (outHeader, []byte) {
 	k.t.Helper()
 	buf := make([]byte, 1<<18)
-	k.f.SetReadDeadline(time.Now().Add(10 * time.Second))
+	k.f.SetReadDeadline(time.Now().Add(time.Minute))
 	n, err := k.f.Read(buf)
 	if err != nil {
 		k.t.Fatalf("no answer: %v", err)

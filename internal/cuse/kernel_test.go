@@ -46,7 +46,7 @@ func serve(t testing.TB, o cuse.Options, d cuse.Device) (path string, stop func(
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("Run does not end")
 			return nil
 		}
@@ -57,7 +57,7 @@ func serve(t testing.TB, o cuse.Options, d cuse.Device) (path string, stop func(
 	case err := <-ended:
 		ended <- err
 		t.Fatalf("Run: %v", err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("not ready")
 	}
 	return filepath.Join("/dev", o.Name), stop
@@ -317,7 +317,7 @@ func TestKernelKill(t *testing.T) {
 	h.cmd.Wait()
 	select {
 	case <-d.release:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("not released")
 	}
 }

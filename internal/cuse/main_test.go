@@ -81,7 +81,8 @@ type helper struct {
 func startHelper(t *testing.T, args ...string) *helper {
 	t.Helper()
 	h := &helper{cmd: exec.Command("/proc/self/exe")}
-	h.cmd.Env = append(os.Environ(), helperEnv+"="+strings.Join(args, " "))
+	// No signals but those that are meant for its call.
+	h.cmd.Env = append(os.Environ(), helperEnv+"="+strings.Join(args, " "), "GODEBUG=asyncpreemptoff=1")
 	h.cmd.Stderr = os.Stderr
 	var err error
 	if h.in, err = h.cmd.StdinPipe(); err != nil {

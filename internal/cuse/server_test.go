@@ -32,7 +32,7 @@ func TestInit(t *testing.T) {
 	}
 	select {
 	case <-s.Ready():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("not ready after INIT")
 	}
 	k.cancel()

@@ -34,7 +34,7 @@ func serveConsole(t *testing.T) (b *dpu, d *rshim.Device, detach func()) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Run does not end")
 		}
 	})

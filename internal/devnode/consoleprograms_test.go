@@ -251,7 +251,7 @@ func TestKernelConsoleTerminals(t *testing.T) {
 				if err != nil {
 					t.Errorf("left with %v: %q", err, &screen)
 				}
-			case <-time.After(30 * time.Second):
+			case <-time.After(time.Minute):
 				t.Errorf("cannot be left: %q", &screen)
 			}
 			keys.Close()

@@ -96,6 +96,7 @@ var errnos = []struct {
 	{rshim.ErrCancelled, syscall.ECANCELED},
 	{rshim.ErrDPU, syscall.EIO},
 	{rshim.ErrNoPush, syscall.ENOENT},
+	{rshim.ErrGivenUp, syscall.ECANCELED},
 }
 
 // errno puts the errno that belongs to err into its chain; cuse knows those of

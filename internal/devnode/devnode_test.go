@@ -162,7 +162,7 @@ func TestErrnoTable(t *testing.T) {
 		"ErrBusy": rshim.ErrBusy, "ErrNoReset": rshim.ErrNoReset, "ErrIncomplete": rshim.ErrIncomplete,
 		"ErrInvalid": rshim.ErrInvalid, "ErrNotSupported": rshim.ErrNotSupported, "ErrTooMany": rshim.ErrTooMany,
 		"ErrBlocked": rshim.ErrBlocked, "ErrLocked": rshim.ErrLocked, "ErrNoAnswer": rshim.ErrNoAnswer,
-		"ErrCancelled": rshim.ErrCancelled, "ErrDPU": rshim.ErrDPU, "ErrNoPush": rshim.ErrNoPush,
+		"ErrCancelled": rshim.ErrCancelled, "ErrDPU": rshim.ErrDPU, "ErrNoPush": rshim.ErrNoPush, "ErrGivenUp": rshim.ErrGivenUp,
 	}
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(named)); !slices.Equal(got, want) {

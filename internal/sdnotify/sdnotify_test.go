@@ -34,7 +34,7 @@ func supervisor(t *testing.T, name string) *net.UnixConn {
 func receive(t *testing.T, c *net.UnixConn) string {
 	t.Helper()
 	b := make([]byte, 4096)
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	n, err := c.Read(b)
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ var (
 )
 
 // patience is for what happens at once.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func open(t testing.TB, o tap.Options) *tap.Interface {
 	t.Helper()

@@ -156,7 +156,7 @@ func provoke(t *testing.T) {
 func TestKernel(t *testing.T) {
 	c := listen(t)
 	provoke(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	e, err := c.Receive(ctx)
 	if err != nil {
@@ -181,7 +181,7 @@ func TestForged(t *testing.T) {
 		t.Skip("not allowed to send: ", err)
 	}
 	provoke(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if e, err := c.Receive(ctx); err != nil || e.Path == "/forged" {
 		t.Errorf("%+v, %v", e, err)
@@ -195,7 +195,7 @@ func TestLost(t *testing.T) {
 	for range 100 {
 		provoke(t)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for range 101 {
 		if _, err := c.Receive(ctx); errors.Is(err, uevent.ErrLost) {

@@ -73,8 +73,8 @@ func TestParseTests(t *testing.T) {
 {"Action":"output","Test":"TestA","Output":"=== RUN   TestA\n"}
 {"Action":"run","Test":"TestA/x"}
 {"Action":"output","Test":"TestA/x","Output":"why\n"}
-{"Action":"fail","Test":"TestA/x"}
-{"Action":"fail","Test":"TestA"}
+{"Action":"fail","Test":"TestA/x","Elapsed":0.25}
+{"Action":"fail","Test":"TestA","Elapsed":1.5}
 {"Action":"run","Test":"TestB"}
 {"Action":"output","Output":"killed\n"}
 {"Action":"fail"}
@@ -84,7 +84,9 @@ func TestParseTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []*TestResult{
-		{Name: "TestA", Action: "fail", Sub: []*TestResult{{Name: "x", Action: "fail", Output: "why\n"}}},
+		{Name: "TestA", Action: "fail", Elapsed: 1500 * time.Millisecond, Sub: []*TestResult{
+			{Name: "x", Action: "fail", Output: "why\n", Elapsed: 250 * time.Millisecond},
+		}},
 		{Name: "TestB"},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -87,6 +87,11 @@ func (p *PackageResult) report(t *testing.T) {
 	for _, test := range p.Tests {
 		t.Run(test.Name, test.report)
 	}
+	for _, test := range p.Tests {
+		if test.Elapsed >= 10*time.Second {
+			t.Logf("%v for %s", test.Elapsed.Round(time.Second), test.Name)
+		}
+	}
 	t.Logf("%v in the machine", p.Elapsed.Round(time.Millisecond))
 	for _, m := range p.Metrics {
 		t.Logf("METRIC %s %g %s", m.Name, m.Value, m.Unit)

@@ -48,6 +48,8 @@ type TestResult struct {
 	Action string // "pass", "fail", "skip"; "" if the test did not come to its end
 	Output string
 	Sub    []*TestResult
+
+	Elapsed time.Duration
 }
 
 // Metric is a measurement that a test reported with guest.Metric.
@@ -180,7 +182,7 @@ func (p *PackageResult) finish() {
 		p.Err = "exit code 0, but no PASS"
 	}
 	p.Metrics = parseMetrics(p.Output)
-	cmd := exec.Command("go", "tool", "test2json")
+	cmd := exec.Command("go", "tool", "test2json", "-t") // -t: how long each has taken
 	cmd.Stdin = bytes.NewReader(raw)
 	out, err := cmd.Output()
 	if err == nil {
@@ -199,7 +201,10 @@ func parseTests(events []byte) ([]*TestResult, error) {
 	root := &TestResult{}
 	dec := json.NewDecoder(bytes.NewReader(events))
 	for {
-		var e struct{ Action, Test, Output string }
+		var e struct {
+			Action, Test, Output string
+			Elapsed              float64 // seconds
+		}
 		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
 			return root.Sub, nil
 		} else if err != nil {
@@ -218,7 +223,7 @@ func parseTests(events []byte) ([]*TestResult, error) {
 				t.Output += e.Output
 			}
 		case "pass", "fail", "skip":
-			t.Action = e.Action
+			t.Action, t.Elapsed = e.Action, time.Duration(e.Elapsed*float64(time.Second))
 		case "bench":
 			t.Output += e.Output
 			t.Action = "pass"

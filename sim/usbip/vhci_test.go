@@ -18,7 +18,7 @@ import (
 )
 
 // limit is how long anything may take that must happen at all.
-const limit = 30 * time.Second
+const limit = time.Minute
 
 // usbDevice is what the kernel tells of one of our devices.
 type usbDevice struct{ product, release, speed, devnum, name, interfaces string }
@@ -47,14 +47,21 @@ func devices(t *testing.T) map[string]usbDevice {
 // wait waits until the kernel has just n of our devices, as ok wants them.
 func wait(t *testing.T, what string, n int, ok func(usbDevice) bool) map[string]usbDevice {
 	t.Helper()
-	var last map[string]usbDevice
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		last = devices(t)
-		good := len(last) == n
-		for _, d := range last {
+	return until(t, what, func(all map[string]usbDevice) bool {
+		good := len(all) == n
+		for _, d := range all {
 			good = good && ok(d)
 		}
-		if good {
+		return good
+	})
+}
+
+// until waits until the kernel has our devices as ok wants them.
+func until(t *testing.T, what string, ok func(map[string]usbDevice) bool) map[string]usbDevice {
+	t.Helper()
+	var last map[string]usbDevice
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if last = devices(t); ok(last) {
 			return last
 		}
 	}
@@ -105,22 +112,23 @@ func TestVHCI(t *testing.T) {
 		t.Errorf("products %v", products)
 	}
 
-	// A reset takes one of them off the bus and brings it back where it was.
+	// A reset takes one of them off the bus, for a time that may be too short to
+	// be seen, and brings it back where it was, with another number.
 	fs[0].DPU().Reset()
-	wait(t, "one in reset", count-1, high)
-	second := wait(t, "back from reset", count, high)
-	changed := 0
-	for at, d := range second {
-		if _, ok := first[at]; !ok {
-			t.Errorf("came back as %s, before there were %v", at, first)
+	until(t, "back from reset", func(all map[string]usbDevice) bool {
+		same, anew := 0, 0
+		for at, d := range all {
+			was, ok := first[at]
+			switch {
+			case !ok || !high(d):
+			case d.devnum == was.devnum:
+				same++
+			default:
+				anew++
+			}
 		}
-		if d.devnum != first[at].devnum {
-			changed++
-		}
-	}
-	if changed != 1 {
-		t.Errorf("%d devices have new numbers, want 1", changed)
-	}
+		return len(all) == count && same == count-1 && anew == 1
+	})
 
 	for _, f := range fs[1:] {
 		f.Unplug()

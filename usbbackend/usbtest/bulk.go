@@ -158,7 +158,7 @@ func testBusError(t *testing.T, r *run) {
 	if r.Detach != nil {
 		// A host controller stops an endpoint at an error until the driver
 		// has seen it. A simulated one behind a socket can but wait.
-		r.DPU.SetErrorPause(time.Second)
+		r.DPU.SetErrorPause(4 * time.Second)
 	}
 	r.faults(t, d, usbdev.Protocol, usb.ErrProtocol, func() {})
 }

@@ -100,7 +100,7 @@ func runOne(events *reporter, index int, r guest.Run, env []string) error {
 	}
 	// From process 1 this reaches every process but itself; they hold the pipe's other end.
 	unix.Kill(-1, unix.SIGKILL)
-	pr.SetReadDeadline(time.Now().Add(5 * time.Second)) // unless one is stuck in the kernel
+	pr.SetReadDeadline(time.Now().Add(30 * time.Second)) // unless one is stuck in the kernel
 	<-copied
 	reap()
 
