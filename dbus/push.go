@@ -25,6 +25,8 @@ const (
 	replyLead = 250 * time.Millisecond
 	// sendLead is how long a sender whose push is over may wait for its input.
 	sendLead = time.Second
+	// stuckLead is how long it may take to end then.
+	stuckLead = 10 * time.Second
 )
 
 // stagePercent is how far a push has come when the DPU is at a stage.
@@ -137,6 +139,7 @@ func (p *push) settle(ctx context.Context) {
 	p.cancel()
 	select {
 	case <-p.sent:
+	case <-time.After(stuckLead): // a file system that hangs; the end is to be told all the same
 	case <-ctx.Done():
 	}
 }

@@ -34,6 +34,7 @@ type BootStream struct {
 	lost   atomic.Bool     // the RShim has been taken from it
 	open   context.Context // ends when Close is called, or the push is over before
 	cut    context.CancelCauseFunc
+	done   chan struct{} // closed when the device has let go of it
 	turn   chan struct{} // filled by whoever uses what is below
 
 	s      *session        // nil until the chip is ready for the stream
@@ -66,7 +67,7 @@ func (d *Device) openBoot(ctx context.Context, o PushOptions) (*BootStream, erro
 	if err != nil {
 		return nil, err
 	}
-	b := &BootStream{d: d, turn: make(chan struct{}, 1), follow: bfb.Follower{SkipCRC: true}}
+	b := &BootStream{d: d, turn: make(chan struct{}, 1), done: make(chan struct{}), follow: bfb.Follower{SkipCRC: true}}
 	b.open, b.cut = context.WithCancelCause(context.Background())
 	if d.skipsReset() {
 		// What the chip has written before is not about this push.

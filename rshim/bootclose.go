@@ -33,6 +33,10 @@ func (b *BootStream) Abort(ctx context.Context, reason error) error {
 func (b *BootStream) end(ctx context.Context, why error) error {
 	if !b.closed.CompareAndSwap(false, true) {
 		<-b.open.Done() // the first is about to cut
+		select {
+		case <-b.done: // the device can be pushed to again
+		case <-ctx.Done():
+		}
 		return context.Cause(b.open)
 	}
 	b.cut(why)
@@ -49,6 +53,7 @@ func (b *BootStream) end(ctx context.Context, why error) error {
 		b.s.b.BootEnd()
 	}
 	b.finish(err)
+	close(b.done)
 	return b.d.opError("boot close", err)
 }
 
@@ -104,7 +109,7 @@ func (b *BootStream) setBack(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bootBackLimit)
 	defer cancel()
-	if err := s.bootBack(ctx); err != nil && !s.ended() {
+	if err := s.tryBootBack(ctx); err != nil && !s.ended() {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = os.ErrDeadlineExceeded
 		}
@@ -115,7 +120,23 @@ func (b *BootStream) setBack(ctx context.Context) error {
 
 // bootBackLimit bridges a machine that stands still for seconds: the push has
 // arrived. A daemon that ends does not wait for it, its session is over first.
-const bootBackLimit = 5 * time.Second
+const (
+	bootBackLimit = 5 * time.Second
+	bootBackTry   = 500 * time.Millisecond
+)
+
+// tryBootBack is bootBack as often as it takes while ctx lasts. A try is short,
+// as the ownership cannot be kept up meanwhile.
+func (s *session) tryBootBack(ctx context.Context) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, bootBackTry)
+		err := s.bootBack(try)
+		cancel()
+		if err == nil || s.ended() || !sleep(ctx, checkPoll) {
+			return err
+		}
+	}
+}
 
 // bootBack sets the boot source back to eMMC.
 func (s *session) bootBack(ctx context.Context) error {

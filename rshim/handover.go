@@ -27,8 +27,9 @@ func (r ForceResult) String() string {
 
 // Force takes the RShim over from its owner: it asks once, for up to 10 s. The
 // error is ErrNoAnswer when there is an owner that does not answer, or refuses,
-// and ErrNotOwner when another backend has taken it meanwhile; everything is as
-// before then, but for the drop mode, which ends in any case.
+// ErrNotReady when this machine or the chip was too slow to tell, and ErrNotOwner
+// when another backend has taken it meanwhile; everything is as before then, but
+// for the drop mode, which ends in any case.
 func (d *Device) Force(ctx context.Context) (ForceResult, error) {
 	r, err := d.forceNow(ctx)
 	return r, d.opError("force", err)
@@ -97,7 +98,7 @@ func (s *session) force(ctx context.Context) (next step, r ForceResult, err erro
 		return s.attached(false), r, nil
 	case whole.Err() != nil:
 		return nil, r, err
-	case errors.Is(err, ErrNoAnswer):
+	case errors.Is(err, ErrNoAnswer), errors.Is(err, errUnseen):
 		s.d.log.Warn(fmt.Sprintf("rshim%d failed to receive ownership transfer ack", s.d.index), "op", "force", "err", err)
 		s.enter(Contended, err.Error())
 		return s.contended(recheckPause, false), r, err
@@ -147,17 +148,20 @@ func (s *session) ask(ctx context.Context) (granted bool, err error) {
 		}
 		looks++
 	}
-	if looks < requestLooks {
-		return false, errUnread
-	}
 	s.retract()
 	for end := time.Now().Add(retractTime); time.Now().Before(end) && sleep(ctx, checkPoll); {
 		if v, err := s.scratchpad1(ctx); err == nil && v == reg.OwnershipAck {
 			return true, nil
 		}
 	}
+	if looks < requestLooks {
+		return false, errUnseen
+	}
 	return false, ErrNoAnswer
 }
+
+// errUnseen means that nobody can say whether the owner has answered.
+var errUnseen = fmt.Errorf("too few looks for the owner's answer: %w", ErrNotReady)
 
 // retract withdraws a request: the owner must not grant what nobody waits for any
 // more.

@@ -187,9 +187,10 @@ func (s *session) follow(ctx context.Context) {
 // gets a record in our own log, with its level. That is once each also when the
 // daemon is restarted: to one that finds the keepalive of a daemon before, what
 // is in the buffer is old, and its records have level Debug. So have then lines
-// that came when there was no daemon: a few seconds of them, which misc has all
-// the same. A daemon that finds a chip as its reset has left it, or as a driver
-// that gave it up, or that still had it, takes all lines as new.
+// that came when there was no daemon, or while a driver had the RShim that died
+// with it; misc and ReadLog have them all the same. A daemon that finds a chip as
+// its reset has left it, or as a driver that gave it up, or that still had it,
+// takes all lines as new.
 func (s *session) collect(ctx context.Context) (n int, err error) {
 	// A look without the semaphore is all it takes while nothing is new.
 	index, err := s.logIndex(ctx)

@@ -72,3 +72,38 @@ func TestBootSourceNoReset(t *testing.T) {
 		})
 	})
 }
+
+// TestCancelThenPush: when the writer of a push that was cancelled has closed it,
+// the device can be pushed to again.
+func TestCancelThenPush(t *testing.T) {
+	generations(t, func(t *testing.T, g reg.Generation) {
+		bubble(t, bluefield.Config{Generation: g, DrainRate: 1 << 20}, usbdev.Options{}, func(r *rig, _ *usbdev.Function, d *rshim.Device) {
+			for range 20 {
+				b := open(t, r, d)
+				cancelled := make(chan error, 1)
+				time.AfterFunc(3*time.Second, func() { cancelled <- d.CancelPush(r.ctx, b.ID()) })
+				for {
+					if _, err := b.Write(r.ctx, make([]byte, 4096)); err != nil {
+						if !errors.Is(err, rshim.ErrCancelled) {
+							t.Fatal(err)
+						}
+						break
+					}
+				}
+				if err := b.Close(r.ctx); !errors.Is(err, rshim.ErrCancelled) {
+					t.Errorf("Close: %v", err)
+				}
+				next, err := d.OpenBoot(r.ctx)
+				if err != nil {
+					t.Fatalf("the next push: %v", err)
+				}
+				if err := next.Close(r.ctx); !errors.Is(err, rshim.ErrIncomplete) {
+					t.Error(err)
+				}
+				if err := <-cancelled; err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	})
+}

@@ -98,7 +98,7 @@ const (
 	requestTry   = 100 * time.Millisecond // from a request to the look for an answer
 	requestTries = 12                     // untouched: nobody is there
 	requestLimit = 5 * time.Second        // for an owner to answer,
-	requestLate  = 8 * time.Second        // if it takes so long to look
+	requestLate  = 7 * time.Second        // if it takes so long to look
 	requestLooks = 25                     // as often, half of what fits into it
 	retractTime  = 500 * time.Millisecond // for an answer that crosses the withdrawal
 	commandLimit = 10 * time.Second       // of all of it, and of every command

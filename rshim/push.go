@@ -169,7 +169,7 @@ func (b *BootStream) finish(err error) {
 			d.endPush(OutcomeStreamed, nil, now)
 		case slices.Contains([]State{Contended, Requesting, Granting, Dropped, Locked}, d.state):
 			// The RShim was given up when the stream was as good as over.
-			d.endPush(OutcomeStreamed, givenUp(d.reason), now)
+			d.released(d.reason, now)
 		}
 		d.judge(now)
 		p = d.push

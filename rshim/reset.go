@@ -14,6 +14,7 @@ import (
 // Timing of resets.
 const (
 	resetHush     = 500 * time.Millisecond // no register access after a reset
+	resetLate     = 500 * time.Millisecond // for one that its caller does not wait for
 	resetPatience = 20 * time.Second       // for a chip that stays on the bus
 )
 
@@ -81,9 +82,13 @@ func (d *Device) resetNow(ctx context.Context) (before int, err error) {
 }
 
 // reset asks the chip to reset. Errors of the write itself do not count: the
-// chip may be gone before it has answered.
-func (s *session) reset(ctx context.Context) error {
-	v, err := s.read(ctx, s.regs.ResetControl, 8)
+// chip may be gone before it has answered. Once the device is Rebooting, it is
+// asked for even if caller ends.
+func (s *session) reset(caller context.Context) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(caller))
+	defer cancel()
+	defer context.AfterFunc(caller, func() { time.AfterFunc(resetLate, cancel) })()
+	v, err := s.read(caller, s.regs.ResetControl, 8)
 	if err != nil {
 		return err
 	}
@@ -110,7 +115,7 @@ func (s *session) reset(ctx context.Context) error {
 	if err != nil {
 		s.d.log.Info("reset was not acknowledged", "op", "reset", "err", err)
 	}
-	return ctx.Err()
+	return caller.Err()
 }
 
 // resetInPlace looks whether a chip that is still on the bus has reset all the
@@ -138,13 +143,16 @@ func (s *session) resetInPlace(ctx context.Context) (next step) {
 	}
 	back := false
 	s.d.update(func() {
-		if back = s.d.bootBack && s.d.boot == nil; back {
+		back = s.d.bootBack && s.d.boot == nil && time.Since(s.d.awaited) < bootBackLimit
+		if back {
 			return // as in enterAttached: before anybody may open a boot stream
 		}
 		s.d.awaited, s.d.resetErr = time.Time{}, ErrNoReset
 		s.d.state, s.d.reason = Attached, "the chip did not reset"
 	})
 	if back {
+		ctx, cancel := context.WithTimeout(ctx, bootBackTry)
+		defer cancel()
 		_ = s.bootBack(ctx) // the next look finds that done
 	} else {
 		s.d.log.Warn("the chip did not reset", "op", "reset", "elapsed", resetPatience)

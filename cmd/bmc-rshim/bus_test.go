@@ -333,8 +333,7 @@ func TestBusPushUnread(t *testing.T) {
 }
 
 // The daemon's end is told, and the bus's is got over.
-func TestBusPushLost(t *testing.T) {
-	t.Parallel()
+func TestBusPushLost(t *testing.T) { // not parallel: others wait by rejoinPatience
 	r := newBusRig(t)
 	r.cfg.DrainRate = 500_000
 	stop := r.daemon()

@@ -125,18 +125,10 @@ func hostAccessCommand(ctx context.Context, e *env, args []string) error {
 	persistent := fs.Bool("persistent", false, "set what counts from the DPU's next reset on")
 	yes := fs.Bool("yes", false, "set even \"disabled\", which only a power cycle of the host undoes, without a question")
 	asJSON := fs.Bool("json", false, "report in JSON")
-	// Flags may follow the words.
-	var words []string
-	for {
-		if err := parseBetween(e, fs, args, 0, len(args)); err != nil {
-			return err
-		}
-		if fs.NArg() == 0 {
-			break
-		}
-		words, args = append(words, fs.Arg(0)), fs.Args()[1:]
+	if err := parseBetween(e, fs, args, 0, 2); err != nil {
+		return err
 	}
-	mode := ""
+	mode, words := "", fs.Args()
 	switch {
 	case len(words) == 0, len(words) == 1 && words[0] == "get":
 	case len(words) == 2 && words[0] == "set":
@@ -171,7 +163,9 @@ func hostAccessCommand(ctx context.Context, e *env, args []string) error {
 	case *persistent:
 		err = h.SetPersistent(ctx, mode)
 	default:
-		err = h.SetRuntime(ctx, mode)
+		if err = h.SetRuntime(ctx, mode); err == nil {
+			forgetHost()
+		}
 	}
 	if err != nil {
 		return hostError(err)

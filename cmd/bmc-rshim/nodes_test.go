@@ -36,8 +36,9 @@ func fakeDev(t *testing.T, device, misc string) (root string, boot <-chan []byte
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	came := make(chan []byte, 1)
+	came, done := make(chan []byte, 1), make(chan struct{})
 	go func() {
+		defer close(done)
 		f, err := os.Open(fifo)
 		if err != nil {
 			t.Error(err)
@@ -47,9 +48,16 @@ func fakeDev(t *testing.T, device, misc string) (root string, boot <-chan []byte
 		b, _ := io.ReadAll(f)
 		came <- b
 	}()
-	t.Cleanup(func() { // let go of a reader that nobody wrote to
-		if f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
-			f.Close()
+	t.Cleanup(func() { // let go of a reader that nobody wrote to, once it is there
+		for {
+			if f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+				f.Close()
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
 		}
 	})
 	return root, came

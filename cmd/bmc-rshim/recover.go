@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -86,6 +87,9 @@ func recoverCommand(ctx context.Context, e *env, args []string) error {
 	signal.Ignore(syscall.SIGPIPE)
 	r := &recovery{o: o, image: fs.Arg(0)}
 	r.id = imageID(r.image, o.push.config, o.push.rootfs)
+	if o.push.sha256 != "" {
+		r.id += "\nsha256 " + strings.ToLower(o.push.sha256)
+	}
 	r.p = &push{o: o.push, out: newReporter(e, o.push), began: time.Now(), begun: r.begun}
 	err := r.told(ctx, r.run(ctx, e))
 	res := r.p.finish(err)
@@ -209,7 +213,7 @@ func (r *recovery) turn() (done func(), err error) {
 	if done, err = takeTurn(); err == nil || errors.Is(err, errOtherRuns) {
 		return done, err
 	}
-	// To lock the host out now would be wrong; to do the rest is not.
+	// To lock a host out that is let in would be wrong now; to do the rest is not.
 	r.alone = err
 	return func() {}, nil
 }
@@ -269,6 +273,9 @@ func (r *recovery) told(ctx context.Context, err error) error {
 			stays = "may stay"
 		}
 		err = fmt.Errorf("%w; the host %s locked out: the same command goes on, and bmc-rshim recover -restore gives it its access back", err, stays)
+	}
+	if r.was == hostaccess.Locked && (r.pushed || !r.p.opened.IsZero()) && !errors.Is(err, errNotRestored) {
+		err = fmt.Errorf("%w; the host was locked out before, and the DPU's reset may have let it in: bmc-rshim recover -restore locks it out again", err)
 	}
 	return err
 }

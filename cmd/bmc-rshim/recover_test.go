@@ -214,7 +214,7 @@ func (r *busRig) killed(args ...string) {
 func TestRecoverInterrupted(t *testing.T) {
 	n := fakeNIC(t, "enabled", "never")
 	r := recoverRig(t)
-	r.cfg.DrainRate = 400_000
+	r.cfg.DrainRate = 300_000
 	r.daemon()
 	img := file(t, testBFB(t, reg.BlueField3, 3<<20))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -72,7 +72,7 @@ func (r *recovery) restore(ctx context.Context) error {
 	if r.host != nil {
 		err = r.giveBack(ctx)
 	}
-	if errors.Is(err, client.ErrLost) && r.again(ctx) {
+	if (errors.Is(err, client.ErrLost) || errors.Is(err, client.ErrNoDaemon)) && r.again(ctx) {
 		err = r.giveBack(ctx)
 	}
 	if err != nil && ctx.Err() == nil && r.direct(ctx) {

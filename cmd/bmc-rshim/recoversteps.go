@@ -40,7 +40,7 @@ func (r *recovery) lock(ctx context.Context, _ *env) error {
 		return ctx.Err()
 	case err != nil:
 		text := "the host is not locked out: "
-		if r.unsure {
+		if r.unsure = r.unsure || r.was == hostaccess.Enabled; r.unsure {
 			text = "whether the host is locked out is not known: "
 		}
 		r.step(stepLock, "skipped", text+err.Error())
@@ -72,11 +72,11 @@ func (r *recovery) lockedAlready() {
 // remember writes down what the host had, unless a recovery that was interrupted
 // has done so.
 func (r *recovery) remember(now string) error {
-	if r.alone != nil {
-		return r.alone
-	}
 	if r.was != "" {
 		return nil
+	}
+	if r.alone != nil {
+		return r.alone
 	}
 	if err := r.save(); err != nil {
 		return err
@@ -162,9 +162,10 @@ const (
 
 // before looks for the push of a recovery that was interrupted. It counts if it
 // was of the same files, which of standard input nobody can know, and if it is
-// the last one that the device has had.
+// the last one that the device has had. One that was done counts while the host's
+// access is still to be given back: otherwise nothing was interrupted.
 func (r *recovery) before(ctx context.Context) (how int, was *client.Push, err error) {
-	if r.image == "-" || r.state.Image != r.id {
+	if r.image == "-" || r.state.Image != r.id || r.state.Done && r.was == "" {
 		return pushNone, nil, nil
 	}
 	b, ok := r.t.(*busDevice)

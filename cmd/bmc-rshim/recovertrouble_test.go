@@ -92,7 +92,7 @@ func TestRecoverGivenUpRShim(t *testing.T) {
 func TestRecoverOtherPush(t *testing.T) {
 	n := fakeNIC(t, "enabled", "never")
 	r := recoverRig(t)
-	r.cfg.DrainRate = 400_000
+	r.cfg.DrainRate = 200_000 // time enough for two other recoveries
 	r.daemon()
 	a, b := testBFB(t, reg.BlueField3, 2<<20), testBFB(t, reg.BlueField3, 300_000)
 	img := file(t, a)
@@ -149,6 +149,31 @@ func TestRecoverDone(t *testing.T) {
 	r.want(r.run(t.Context(), "push", file(t, testBFB(t, reg.BlueField3, 200_000))), exitOK)
 	r.want(r.run(t.Context(), "recover", img), exitHost, "push:    rshim0 is ready")
 	r.arrived(a)
+
+	// With nothing to give back, it is a rescue of its own.
+	if err := removeState(hostPath()); err != nil {
+		t.Fatal(err)
+	}
+	n.set(t, "enabled")
+	r.want(r.run(t.Context(), "recover", img), exitHost, "push:    rshim0 is ready")
+}
+
+// What somebody has decided about the host after a recovery that failed is not
+// undone by the next one.
+func TestRecoverDecided(t *testing.T) {
+	n := fakeNIC(t, "enabled", "never")
+	r := recoverRig(t)
+	r.cfg.FailAfter, r.cfg.FailLine = "Installing OS", "INFO[MISC]: CRITICAL ERROR: no disk"
+	r.daemon()
+	img := file(t, testBFB(t, reg.BlueField3, 300_000))
+	r.want(r.run(t.Context(), "recover", img), exitDPU, "the host stays locked out")
+	r.want(r.run(t.Context(), "host-access", "set", "locked"), exitOK)
+	r.want(r.run(t.Context(), "recover", img), exitDPU, "locked out already, and stays so", "the DPU's reset may have let it in")
+	r.want(r.run(t.Context(), "host-access", "set", "enabled"), exitOK)
+	r.want(r.run(t.Context(), "recover", img), exitDPU, "locked out at run time, it was enabled")
+	r.want(r.run(t.Context(), "recover", "-restore"), exitOK, "the host's access is enabled again")
+	n.want(t, "enabled")
+	noState(t)
 }
 
 // A bus that is restarted does not keep the host from its access.

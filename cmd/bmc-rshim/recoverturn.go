@@ -42,6 +42,18 @@ func takeTurn() (done func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// forgetHost takes note that somebody has decided what the host may do: a recovery
+// that was interrupted has nothing to give back any more. One that runs has.
+func forgetHost() {
+	if _, err := os.Lstat(hostPath()); err != nil {
+		return
+	}
+	if done, err := takeTurn(); err == nil {
+		_ = removeState(hostPath())
+		done()
+	}
+}
+
 var errOtherRuns = errors.New("another recovery runs")
 
 func otherRuns(f *os.File) error {

@@ -5,6 +5,7 @@ package guest_test
 import (
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -34,13 +35,13 @@ func watchStalls(t *testing.T) *stalls {
 	}
 	s, end := new(stalls), make(chan struct{})
 	var looking sync.WaitGroup
+	s.begun = slices.Repeat([]time.Time{time.Now()}, all.Count())
+	i := 0
 	for cpu := range 1024 { // as many as the set can hold
-		if !all.IsSet(cpu) {
-			continue
+		if all.IsSet(cpu) {
+			looking.Go(func() { s.look(t, i, cpu, end) })
+			i++
 		}
-		i := len(s.begun)
-		s.begun = append(s.begun, time.Now())
-		looking.Go(func() { s.look(t, i, cpu, end) })
 	}
 	t.Cleanup(func() {
 		close(end)
