@@ -35,13 +35,15 @@ func watchStalls(t *testing.T) *stalls {
 	}
 	s, end := new(stalls), make(chan struct{})
 	var looking sync.WaitGroup
-	s.begun = slices.Repeat([]time.Time{time.Now()}, all.Count())
-	i := 0
+	var cpus []int
 	for cpu := range 1024 { // as many as the set can hold
 		if all.IsSet(cpu) {
-			looking.Go(func() { s.look(t, i, cpu, end) })
-			i++
+			cpus = append(cpus, cpu)
 		}
+	}
+	s.begun = slices.Repeat([]time.Time{time.Now()}, len(cpus))
+	for i, cpu := range cpus {
+		looking.Go(func() { s.look(t, i, cpu, end) })
 	}
 	t.Cleanup(func() {
 		close(end)
