@@ -172,24 +172,23 @@ func TestR26Lock(t *testing.T) {
 	}
 }
 
-// R26: a thousand starts and stops at the same time, and never do two hold it.
+// R26: a thousand starts and stops, eight at a time, and never do two hold it.
 func TestR26LockRace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rshim.pid")
-	var held, most, taken atomic.Int32
+	var held, most atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 125 {
-				runtime.Gosched()
 				l, err := takeLock(path)
-				if errors.Is(err, errRunning) {
-					continue
+				for errors.Is(err, errRunning) {
+					runtime.Gosched()
+					l, err = takeLock(path)
 				}
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				taken.Add(1)
 				if n := held.Add(1); n > 1 {
 					most.Store(n)
 				}
@@ -206,9 +205,6 @@ func TestR26LockRace(t *testing.T) {
 	wg.Wait()
 	if most.Load() > 1 {
 		t.Errorf("%d held it at the same time", most.Load())
-	}
-	if taken.Load() < 8 {
-		t.Errorf("only %d of 1000 got it", taken.Load())
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file is left: %v", err)
