@@ -49,7 +49,7 @@ type TestResult struct {
 	Output string
 	Sub    []*TestResult
 
-	Elapsed time.Duration
+	Elapsed time.Duration // as the test's own process measured it; 0 if it was not told
 }
 
 // Metric is a measurement that a test reported with guest.Metric.
